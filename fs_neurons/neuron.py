@@ -1,0 +1,391 @@
+"""The FS-neuron: K time steps, no leak, a threshold that changes from step to step.
+
+    parameters = relu_parameters(K=10, alpha=25)
+    y = response(x, parameters)        # sum of d(t) z(t), equation (3)
+    z = spike_train(x, parameters)     # (..., K)
+    n = spike_count(x, parameters)     # spikes per neuron
+
+A neuron starts with its gate input as membrane potential, v(1) = x, and for t = 1, ..., K
+
+    z(t)   = Theta(v(t) - T(t))        equation (2); Theta(0) = 1
+    v(t+1) = v(t) - h(t) z(t)          equation (1)
+
+and its output is the sum of d(t) z(t), equation (3). Theta(0) = 1 is what makes FS-ReLU exact on its
+grid, section 1.2.2. All arithmetic is float32.
+
+The step loop is compiled into one kernel. Binary-coded parameters (FS-ReLU) need no loop: their spikes
+are the binary digits of floor(x 2^K / alpha). Both give bit for bit what the plain loop gives.
+
+Reference: Stöckl and Maass, "Optimized spiking neurons can classify images with high accuracy through
+temporal coding with two spikes", 2022.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from fs_neurons._backend import fuse
+
+# A float32 has 24 significant bits: sums of d(t) are exact while alpha's bits and K fit into them.
+FLOAT32_BITS = 24
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FSParameters:
+    """Thresholds T(t), resets h(t) and output weights d(t) of an FS-neuron, t = 1, ..., K.
+
+    Attributes:
+        T, h, d: float32 arrays of shape (K,), in the units of the gate input (T, h) and of the
+            output (d). They are copied and can't be changed afterwards.
+        name: what reports and layers call the set.
+        source: where it comes from: a publication, a formula or the command that fitted it.
+        domain: interval of gate inputs that it was made for.
+        out_of_range: what the neuron does for gate inputs outside `domain`.
+        errors: measured figures, by name, such as {"mse [-2, 2]": 0.00239}.
+
+    Raises:
+        ValueError: T, h, d differ in length, are empty, not one-dimensional or not finite, or the
+            domain is not an interval.
+    """
+
+    T: np.ndarray
+    h: np.ndarray
+    d: np.ndarray
+    name: str = "unnamed"
+    source: str = ""
+    domain: tuple[float, float] = (-np.inf, np.inf)
+    out_of_range: str = ""
+    errors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for field in ("T", "h", "d"):
+            try:
+                values = np.array(getattr(self, field), dtype=np.float32)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"FS parameters {self.name!r}: {field} is not numeric") from error
+            if values.ndim != 1 or len(values) == 0:
+                raise ValueError(
+                    f"FS parameters {self.name!r}: {field} must be a list of K >= 1 numbers, one"
+                    f" per time step; its shape is {values.shape}"
+                )
+            if not np.isfinite(values).all():
+                bad = int(np.flatnonzero(~np.isfinite(values))[0])
+                raise ValueError(
+                    f"FS parameters {self.name!r}: {field}({bad + 1}) is {values[bad]}; every"
+                    " parameter must be finite in float32"
+                )
+            values.flags.writeable = False
+            object.__setattr__(self, field, values)
+        if not len(self.T) == len(self.h) == len(self.d):
+            raise ValueError(
+                f"FS parameters {self.name!r}: T, h and d must have equal length, one entry per time"
+                f" step; they have {len(self.T)}, {len(self.h)} and {len(self.d)}"
+            )
+        if len(self.domain) != 2 or not self.domain[0] < self.domain[1]:
+            raise ValueError(
+                f"FS parameters {self.name!r}: domain must be (low, high), got {self.domain}"
+            )
+        object.__setattr__(self, "domain", (float(self.domain[0]), float(self.domain[1])))
+
+    @property
+    def K(self) -> int:
+        """Number of time steps."""
+        return len(self.T)
+
+    @functools.cached_property
+    def alpha(self) -> float | None:
+        """Upper end of the range of an FS-ReLU (T = h = d = alpha 2^-t); None for other sets."""
+        alpha = 2.0 * float(self.T[0])
+        halved = _bit_shifted(alpha, self.K)
+        binary = alpha > 0 and all(np.array_equal(halved, v) for v in (self.T, self.h, self.d))
+        return alpha if binary else None
+
+    def __eq__(self, other: object) -> bool:
+        """Equal T, h and d, bit for bit: neurons that behave the same."""
+        if not isinstance(other, FSParameters):
+            return NotImplemented
+        return self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @functools.cached_property
+    def _key(self) -> tuple[bytes, bytes, bytes]:
+        return self.T.tobytes(), self.h.tobytes(), self.d.tobytes()
+
+    def __repr__(self) -> str:
+        return f"FSParameters({self.name!r}, K={self.K}, domain={self.domain})"
+
+
+def relu_parameters(K: int = 10, alpha: float = 25.0) -> FSParameters:
+    """FS-ReLU by bit shifts: T(t) = h(t) = d(t) = alpha 2^-t, section 1.2.2.
+
+    The response is ReLU(x) without error on multiples of alpha 2^-K below alpha, rounded down to the
+    next multiple between them, and alpha - alpha 2^-K from there on.
+
+    Args:
+        K: number of time steps, the bits of the output.
+        alpha: upper end of the range.
+
+    Raises:
+        ValueError: K is not an integer >= 1, or alpha 2^-K is not a positive normal float32.
+    """
+    if isinstance(K, bool) or not isinstance(K, (int, np.integer)) or K < 1:
+        raise ValueError(f"K must be a number of time steps, an integer >= 1, got {K!r}")
+    smallest = float(np.finfo(np.float32).tiny)
+    if not (np.isfinite(alpha) and alpha <= np.finfo(np.float32).max and alpha * 2.0**-K >= smallest):
+        raise ValueError(
+            f"alpha must be positive, and alpha 2^-K a normal float32: got alpha={alpha!r}, K={K}"
+        )
+    halved = _bit_shifted(float(alpha), K)
+    return FSParameters(
+        T=halved,
+        h=halved,
+        d=halved,
+        name=f"relu_k{K}_alpha{alpha:g}",
+        source="closed form, Stöckl and Maass, section 1.2.2",
+        domain=(-np.inf, float(alpha)),
+        out_of_range=f"saturates at alpha (1 - 2^-K) = {float(halved.sum(dtype=np.float64)):g}",
+    )
+
+
+def _bit_shifted(alpha: float, K: int) -> np.ndarray:
+    return np.ldexp(np.float32(alpha), -np.arange(1, K + 1)).astype(np.float32)
+
+
+def shift_relu(x: Any, K: int) -> np.ndarray:
+    """FS-ReLU on integers, with nothing but compare, subtract and right shift.
+
+    Args:
+        x: integer array of gate inputs, in units of alpha 2^-K.
+        K: number of time steps.
+
+    Returns:
+        Integer array of the same shape and dtype: the output in units of alpha 2^-K, equal to
+        `response` bit for bit after multiplication by alpha 2^-K.
+
+    Raises:
+        TypeError: x is not of an integer type, or one too small for 2^(K-1).
+    """
+    x = np.asarray(x)
+    if not np.issubdtype(x.dtype, np.integer) or np.iinfo(x.dtype).max < 2 ** (K - 1):
+        raise TypeError(f"shift_relu needs integers of at least {K + 1} bits, got {x.dtype}")
+    v = x.copy()
+    T = x.dtype.type(2 ** (K - 1))
+    for _ in range(K):
+        v = np.where(v >= T, v - T, v)
+        T = T >> x.dtype.type(1)
+    return x - v
+
+
+# --- public functions ---------------------------------------------------------------------------
+
+
+def response(x: Any, parameters: FSParameters) -> Any:
+    """Output of FS-neurons, equation (3): the sum of d(t) z(t).
+
+    Differentiable with a surrogate: see `surrogate_derivative`.
+
+    Args:
+        x: gate inputs, any shape; cast to float32.
+        parameters: T, h, d.
+
+    Returns:
+        float32 tensor of the same shape. NaN gives NaN.
+    """
+    return _differentiable(parameters)(_float32(x))
+
+
+def spike_train(x: Any, parameters: FSParameters) -> Any:
+    """Spikes z(t) in {0, 1}, equation (2).
+
+    Args:
+        x: gate inputs, any shape; cast to float32. NaN crosses no threshold and fires no spike.
+        parameters: T, h, d.
+
+    Returns:
+        float32 tensor of shape (*x.shape, K).
+    """
+    return ops.stack([z for z, _ in _steps(_float32(x), parameters)], axis=-1)
+
+
+def spike_count(x: Any, parameters: FSParameters) -> Any:
+    """Number of spikes per neuron, 0, ..., K.
+
+    Args:
+        x: gate inputs, any shape; cast to float32. NaN fires no spike.
+        parameters: T, h, d.
+
+    Returns:
+        int32 tensor of the same shape.
+    """
+    x = _float32(x)
+    return ops.reshape(_fused_count(parameters)(ops.reshape(x, (-1,))), ops.shape(x))
+
+
+def response_and_spikes(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
+    """Response of every neuron and spikes per image, in one pass.
+
+    Args:
+        x: gate inputs (images, ...); cast to float32.
+        parameters: T, h, d.
+
+    Returns:
+        float32 tensor of the same shape and int32 tensor (images,). Carries no gradient.
+    """
+    x = _float32(x)
+    shape = ops.shape(x)
+    y, spikes = _fused_both(parameters)(ops.reshape(x, (shape[0], -1)))
+    return ops.reshape(y, shape), spikes
+
+
+def surrogate_derivative(x: Any, parameters: FSParameters) -> Any:
+    """Derivative of the response with a triangle in place of the derivative of Theta.
+
+    dz(t)/dv(t) = max(0, 1 - |v(t) - T(t)| / w(t)) / w(t) with width w(t) = |h(t)| (|d(t)| where h(t)
+    is 0), carried through equations (1)-(3). With this width the derivative of FS-ReLU lies in [0, 1].
+
+    Args:
+        x: gate inputs, any shape; cast to float32.
+        parameters: T, h, d.
+
+    Returns:
+        float32 tensor of the same shape.
+    """
+    x = _float32(x)
+    return ops.reshape(_fused_derivative(parameters)(ops.reshape(x, (-1,))), ops.shape(x))
+
+
+# --- the step loop, and what is compiled from it ------------------------------------------------
+
+
+def _float32(x: Any) -> Any:
+    return ops.cast(ops.convert_to_tensor(x), "float32")
+
+
+def _steps(v: Any, parameters: FSParameters):
+    """Spikes z(t) and potentials v(t), t = 1, ..., K: equations (1) and (2)."""
+    for T, h in zip(parameters.T, parameters.h, strict=True):
+        z = ops.cast(v >= T, "float32")
+        yield z, v
+        v = v - h * z
+
+
+def _loop_response(x: Any, parameters: FSParameters) -> Any:
+    y = ops.zeros_like(x)
+    for d, (z, _) in zip(parameters.d, _steps(x, parameters), strict=True):
+        y = y + d * z
+    return _nan_to_nan(x, y)
+
+
+def _loop_count(x: Any, parameters: FSParameters) -> Any:
+    count = ops.zeros_like(x)
+    for z, _ in _steps(x, parameters):
+        count = count + z
+    return ops.cast(count, "int32")
+
+
+def _loop_derivative(x: Any, parameters: FSParameters) -> Any:
+    dv = ops.ones_like(x)
+    dy = ops.zeros_like(x)
+    rows = zip(parameters.T, parameters.h, parameters.d, _steps(x, parameters), strict=True)
+    for T, h, d, (_, v) in rows:
+        width = abs(h) or abs(d) or np.float32(1)
+        dz = ops.maximum(0.0, 1.0 - ops.abs(v - T) / width) / width * dv
+        dy = dy + d * dz
+        dv = dv - h * dz
+    return _nan_to_nan(x, dy)
+
+
+def _nan_to_nan(x: Any, y: Any) -> Any:
+    return ops.where(ops.isnan(x), x, y)
+
+
+def _has_closed_form(parameters: FSParameters) -> bool:
+    """Binary coded, and every multiple of alpha 2^-K below alpha is a float32."""
+    if parameters.alpha is None or parameters.alpha * 2.0**-parameters.K < np.finfo(np.float32).tiny:
+        return False
+    mantissa = int(np.ldexp(np.frexp(parameters.alpha)[0], FLOAT32_BITS))
+    significant = FLOAT32_BITS - (mantissa & -mantissa).bit_length() + 1
+    return significant + parameters.K <= FLOAT32_BITS
+
+
+def _binary_code(x: Any, parameters: FSParameters) -> Any:
+    """floor(x 2^K / alpha) within 0, ..., 2^K - 1: the number whose binary digits are the spikes."""
+    step = parameters.T[-1]
+    top = np.float32(2**parameters.K - 1)
+    code = ops.floor(ops.clip(x * (np.float32(1) / step), np.float32(-1), top + np.float32(1)))
+    # The product above is rounded; multiples of the step are exact, so comparing with them is too.
+    code = code + ops.cast(x >= (code + 1) * step, "float32") - ops.cast(x < code * step, "float32")
+    return ops.where(ops.isnan(x), np.float32(0), ops.clip(code, np.float32(0), top))
+
+
+def _closed_response(x: Any, parameters: FSParameters) -> Any:
+    return _nan_to_nan(x, _binary_code(x, parameters) * parameters.T[-1])
+
+
+def _closed_count(x: Any, parameters: FSParameters) -> Any:
+    """Population count of the binary code: pairs, nibbles and bytes are summed in parallel."""
+    n = ops.cast(_binary_code(x, parameters), "int32")
+    shift, mask = ops.right_shift, ops.bitwise_and
+    n = n - mask(shift(n, 1), 0x55555555)
+    n = mask(n, 0x33333333) + mask(shift(n, 2), 0x33333333)
+    n = mask(n + shift(n, 4), 0x0F0F0F0F)
+    return shift(n * 0x01010101, 24)
+
+
+def _response_and_row_sums(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
+    if _has_closed_form(parameters):
+        y, count = _closed_response(x, parameters), _closed_count(x, parameters)
+    else:
+        y, count = _loop_response(x, parameters), _loop_count(x, parameters)
+    return y, ops.sum(count, axis=1)
+
+
+def _cached_per_parameters(build: Callable[[FSParameters], Callable]) -> Callable:
+    # Sites with the same parameters share a kernel.
+    return functools.lru_cache(maxsize=None)(build)
+
+
+@_cached_per_parameters
+def _fused_response(parameters: FSParameters) -> Callable:
+    rule = _closed_response if _has_closed_form(parameters) else _loop_response
+    return fuse(functools.partial(rule, parameters=parameters))
+
+
+@_cached_per_parameters
+def _fused_count(parameters: FSParameters) -> Callable:
+    rule = _closed_count if _has_closed_form(parameters) else _loop_count
+    return fuse(functools.partial(rule, parameters=parameters))
+
+
+@_cached_per_parameters
+def _fused_both(parameters: FSParameters) -> Callable:
+    return fuse(functools.partial(_response_and_row_sums, parameters=parameters), ranks=(2,))
+
+
+@_cached_per_parameters
+def _fused_derivative(parameters: FSParameters) -> Callable:
+    return fuse(functools.partial(_loop_derivative, parameters=parameters))
+
+
+@_cached_per_parameters
+def _differentiable(parameters: FSParameters) -> Callable:
+    @ops.custom_gradient
+    def forward(x):
+        y = ops.reshape(_fused_response(parameters)(ops.reshape(x, (-1,))), ops.shape(x))
+
+        def backward(*args, upstream=None):
+            if upstream is None:
+                (upstream,) = args
+            return upstream * surrogate_derivative(x, parameters)
+
+        return y, backward
+
+    return forward

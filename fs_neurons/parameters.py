@@ -1,0 +1,191 @@
+"""Parameter sets on disk, and which set an activation function gets.
+
+    swish = load("swish_k16_paper")             # params/swish_k16_paper.json
+    mine = load("path/to/my_set.json")
+    save(mine, "path/to/copy.json")
+    register("gelu", mine)                      # from now on convert() replaces gelu by it
+
+A file holds one FSParameters as JSON: format, name, activation, K, T, h, d, domain (null for an open end),
+out_of_range, source, errors. Nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+from fs_neurons.files import params_dir, write_atomically
+from fs_neurons.neuron import FSParameters, relu_parameters
+
+FORMAT = 1
+MAX_FILE_BYTES = 10_000_000
+RELU6_MAX = 6.0
+
+# Keras has two names for some functions; the first is the one it reads back.
+_ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
+# Activation name -> FSParameters, or the name of a file in params/ that is read when first needed.
+_registry: dict[str, FSParameters | str] = {
+    "relu": relu_parameters(),
+    "relu6": relu_parameters(alpha=RELU6_MAX),
+    "silu": "swish_k16_paper",
+    "sigmoid": "sigmoid_k12_paper",
+}
+
+
+def canonical_name(activation: str) -> str:
+    """The name under which an activation is registered: "swish" is "silu"."""
+    return _ALIASES.get(activation, activation)
+
+
+def register(activation: str, parameters: FSParameters | str) -> None:
+    """Makes `parameters` the set that replaces `activation`, a Keras activation or function name.
+
+    Args:
+        activation: name, such as "gelu", or the `__name__` of a function of your own.
+        parameters: a set, or the name or path of a file that `load` reads.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`.
+    """
+    _registry[canonical_name(activation)] = as_parameters(parameters)
+
+
+def registered() -> tuple[str, ...]:
+    """Names of all activations that have a parameter set."""
+    return tuple(sorted(_registry))
+
+
+def for_activation(activation: str) -> FSParameters | None:
+    """The set registered for an activation; None when there is none."""
+    name = canonical_name(activation)
+    found = _registry.get(name)
+    if isinstance(found, str):
+        found = _registry[name] = load(found)
+    return found
+
+
+def as_parameters(value: FSParameters | str | os.PathLike) -> FSParameters:
+    """A set as it is, or read from its name or path.
+
+    Raises:
+        TypeError: neither a set, nor a name, nor a path.
+        FileNotFoundError, ValueError: as `load`.
+    """
+    if isinstance(value, FSParameters):
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        return load(value)
+    raise TypeError(
+        f"expected FSParameters, the name of a set in params/ or a path, got {type(value).__name__}"
+    )
+
+
+def available() -> tuple[str, ...]:
+    """Names of all sets in params/."""
+    return tuple(sorted(path.stem for path in params_dir().glob("*.json")))
+
+
+def load(name: str | os.PathLike) -> FSParameters:
+    """Reads a parameter set and checks it.
+
+    Args:
+        name: of a set in params/ ("swish_k16_paper"), or a path that ends in .json.
+
+    Raises:
+        FileNotFoundError: no such set; the message lists those there are.
+        ValueError: the file is not a valid parameter set; the message names file and entry.
+    """
+    path = pathlib.Path(name)
+    if path.suffix != ".json":
+        path = params_dir() / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no parameter set {os.fspath(name)!r}: give one of {', '.join(available())},"
+            " or the path of a .json file"
+        )
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{path}: larger than {MAX_FILE_BYTES} bytes, not a parameter set")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a JSON file ({error})") from error
+    try:
+        return _from_json(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def save(parameters: FSParameters, path: str | os.PathLike, **extra: Any) -> None:
+    """Writes a set as JSON, atomically; `load` gives back the same T, h, d bit for bit.
+
+    Args:
+        parameters: the set.
+        path: file to write or replace.
+        extra: further JSON entries that say how the set was made (command, seed, ...).
+    """
+    low, high = parameters.domain
+    content = {
+        "format": FORMAT,
+        "name": parameters.name,
+        "K": parameters.K,
+        # str of a float32 is the shortest text that reads back as the same float32.
+        **{key: [float(str(v)) for v in getattr(parameters, key)] for key in ("T", "h", "d")},
+        "domain": [low if math.isfinite(low) else None, high if math.isfinite(high) else None],
+        "out_of_range": parameters.out_of_range,
+        "source": parameters.source,
+        "errors": dict(parameters.errors),
+        **extra,
+    }
+    with write_atomically(path) as file:
+        json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def _from_json(content: Any) -> FSParameters:
+    if not isinstance(content, dict):
+        raise ValueError("a parameter set is a JSON object")
+    if content.get("format") != FORMAT:
+        raise ValueError(f"format is {content.get('format')!r}; this version reads {FORMAT}")
+    rows = {key: _numbers(content, key) for key in ("T", "h", "d")}
+    if content.get("K") != len(rows["T"]) or isinstance(content.get("K"), bool):
+        raise ValueError(f"K is {content.get('K')!r}, but T has {len(rows['T'])} entries")
+    domain = content.get("domain")
+    if not isinstance(domain, list) or len(domain) != 2:
+        raise ValueError(f"domain must be [low, high], got {domain!r}")
+    low = -math.inf if domain[0] is None else _number(domain[0], "domain")
+    high = math.inf if domain[1] is None else _number(domain[1], "domain")
+    errors = content.get("errors", {})
+    if not isinstance(errors, dict):
+        raise ValueError(f"errors must be an object of numbers, got {errors!r}")
+    return FSParameters(
+        **rows,
+        domain=(low, high),
+        errors={key: _number(value, f"errors[{key!r}]") for key, value in errors.items()},
+        **{key: _text(content, key) for key in ("name", "source", "out_of_range")},
+    )
+
+
+def _numbers(content: dict, key: str) -> list[float]:
+    values = content.get(key)
+    if not isinstance(values, list):
+        raise ValueError(f"{key} must be a list of numbers, got {values!r}")
+    return [_number(value, f"{key}({t})") for t, value in enumerate(values, start=1)]
+
+
+def _number(value: Any, what: str) -> float:
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+    except OverflowError:
+        pass
+    raise ValueError(f"{what} must be a number, got {value!r}")
+
+
+def _text(content: dict, key: str) -> str:
+    value = content.get(key, "")
+    if not isinstance(value, str):
+        raise ValueError(f"{key} must be a text, got {value!r}")
+    return value

@@ -1,0 +1,504 @@
+"""Training of small image networks, resumable after a kill at any moment.
+
+    recipe = RECIPES["fast"].with_epochs(40)
+    train(model, load("cifar10", "train"), load("cifar10", "test"), recipe, checkpoint="resnet8.npz")
+
+One step of stochastic gradient descent is written once per backend (TensorFlow, JAX); everything
+that decides what a step sees (order, crops, flips, learning rate) comes from numpy generators
+seeded by (seed, epoch), so that a run resumed from a checkpoint repeats an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import time
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from fs_neurons.datasets import Dataset, standardise
+from fs_neurons.files import write_atomically
+
+EVALUATION_BATCH = 500
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be resumed from: truncated, or made by a different run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Stochastic gradient descent with momentum; how the learning rate moves; what is averaged.
+
+    Attributes:
+        epochs: passes over the training set.
+        batch_size: images per step.
+        learning_rate: its peak value.
+        schedule: "steps" (divided by 10 at one half and at three quarters of the run, the paper's)
+            or "one_cycle" (linear warm-up over the first fifth, then linear to zero).
+        nesterov: Nesterov momentum.
+        momentum: decay of the velocity.
+        weight_decay: L2 factor on kernels: the gradient gains weight_decay x kernel.
+        average_from: share of the run after which an exponential moving average of all weights is
+            kept and becomes the result; 1.0 for none.
+        average_epochs: time constant of that average.
+        policy: Keras dtype policy of the training graph; weights are float32 in either case.
+    """
+
+    epochs: int
+    learning_rate: float
+    schedule: str
+    nesterov: bool
+    weight_decay: float
+    average_from: float
+    policy: str
+    batch_size: int = 128
+    momentum: float = 0.9
+    average_epochs: float = 2.0
+
+    def with_epochs(self, epochs: int) -> Recipe:
+        """The same recipe, stretched or shortened to `epochs`."""
+        if epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {epochs}")
+        return dataclasses.replace(self, epochs=epochs)
+
+    def with_learning_rate(self, learning_rate: float) -> Recipe:
+        """The same recipe with another peak learning rate."""
+        return dataclasses.replace(self, learning_rate=learning_rate)
+
+    def rate_at(self, progress: float) -> float:
+        """Learning rate at `progress` in [0, 1) of the run."""
+        if self.schedule == "steps":
+            return self.learning_rate * (1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01)
+        warm_up = 0.2
+        if progress < warm_up:
+            return self.learning_rate * progress / warm_up
+        return self.learning_rate * (1.0 - progress) / (1.0 - warm_up)
+
+
+# "paper": 182 epochs, learning rate 0.1 divided by 10 at epochs 91 and 136 (TensorFlow models' ResNet).
+# "fast": one cycle with bfloat16 arithmetic, for machines with a few CPU cores.
+RECIPES = {
+    "paper": Recipe(182, 0.1, "steps", False, 2e-4, 1.0, "float32"),
+    "fast": Recipe(45, 0.15, "one_cycle", True, 5e-4, 0.6, "mixed_bfloat16"),
+}
+
+
+def train(
+    model: keras.Model,
+    train_set: Dataset,
+    test_set: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    checkpoint: str | os.PathLike | None = None,
+    resume: bool = False,
+    evaluate_every: int = 5,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    verbose: bool = True,
+) -> list[dict[str, Any]]:
+    """Trains `model` in place.
+
+    Args:
+        model: network with logits as output.
+        train_set: images to train on.
+        test_set: images whose accuracy goes into the history; never used to choose weights.
+        recipe: see `RECIPES`.
+        seed: of order, crops and flips; set Keras' own seed before building the model.
+        checkpoint: file that is replaced atomically after each epoch; None keeps none.
+        resume: continue from `checkpoint` when it exists.
+        evaluate_every: epochs between measurements of test accuracy; the last is always measured.
+        on_epoch: called with each new row of the history.
+        verbose: whether to show a progress bar per epoch.
+
+    Returns:
+        The history: one row per epoch with epoch, learning_rate, loss, train_accuracy,
+        test_accuracy (None where not measured) and seconds. Where the recipe keeps an average, the
+        test accuracy of the last row is that of the averaged weights, `test_accuracy_last_step` the
+        one before averaging.
+
+    Raises:
+        CheckpointError: `checkpoint` is truncated or belongs to a different run, or exists while
+            `resume` is false.
+    """
+    run = _fingerprint(model, train_set, recipe, seed)
+    steps_per_epoch = max(1, len(train_set) // recipe.batch_size)
+    stepper = _stepper(model, recipe, steps_per_epoch)
+    history: list[dict[str, Any]] = []
+    path = pathlib.Path(checkpoint) if checkpoint is not None else None
+    if path is not None and path.exists():
+        if not resume:
+            raise CheckpointError(
+                f"{path} holds an unfinished run: continue it with --resume, or move it away"
+            )
+        arrays, history = _load_checkpoint(path, run)
+        stepper.restore(arrays)
+
+    total_steps = steps_per_epoch * recipe.epochs
+    for epoch in range(len(history), recipe.epochs):
+        started = time.perf_counter()
+        bar = keras.utils.Progbar(
+            steps_per_epoch, verbose=int(verbose), unit_name=f"step (epoch {epoch + 1}/{recipe.epochs})"
+        )
+        losses, hits = [], []
+        batches = augmented_batches(train_set, recipe.batch_size, seed, epoch)
+        for step, (images, labels) in enumerate(batches, start=epoch * steps_per_epoch):
+            progress = step / total_steps
+            loss, hit = stepper.step(
+                images, labels, recipe.rate_at(progress), average=progress >= recipe.average_from
+            )
+            losses.append(loss)
+            hits.append(hit)
+            bar.add(1)
+        row: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "learning_rate": recipe.rate_at(epoch / recipe.epochs),
+            "loss": float(np.mean([float(loss) for loss in losses])),
+            "train_accuracy": float(np.mean([float(hit) for hit in hits])),
+            "test_accuracy": None,
+            "test_accuracy_last_step": None,
+        }
+        last = epoch + 1 == recipe.epochs
+        if last or (epoch + 1) % evaluate_every == 0:
+            stepper.write_to(model, averaged=False)
+            row["test_accuracy"] = accuracy(model, test_set)
+        if last and recipe.average_from < 1.0:
+            stepper.write_to(model, averaged=True)
+            row["test_accuracy_last_step"] = row["test_accuracy"]
+            row["test_accuracy"] = accuracy(model, test_set)
+        row["seconds"] = round(time.perf_counter() - started, 2)
+        history.append(row)
+        if not np.isfinite(row["loss"]):
+            raise FloatingPointError(
+                f"the loss is {row['loss']} in epoch {epoch + 1}: lower the learning rate"
+            )
+        if path is not None:
+            _save_checkpoint(path, run, stepper.arrays(), history)
+        if on_epoch is not None:
+            on_epoch(row)
+    stepper.write_to(model, averaged=recipe.average_from < 1.0)
+    return history
+
+
+def accuracy(model: keras.Model, data: Dataset) -> float:
+    """Share of images in [0, 1] whose largest output is at their label; images are standardised."""
+    # A whole number of equal batches, the last one padded: one compiled graph.
+    batches = -(-len(data) // EVALUATION_BATCH)
+    batch = -(-len(data) // batches)
+    right = 0
+    for start in range(0, len(data), batch):
+        images, labels = data.images[start : start + batch], data.labels[start : start + batch]
+        padded = np.resize(images, (batch, *images.shape[1:]))
+        logits = ops.convert_to_numpy(model.predict_on_batch(standardise(padded)))
+        right += int((logits[: len(labels)].argmax(axis=1) == labels).sum())
+    return right / len(data)
+
+
+def augmented_batches(data: Dataset, batch_size: int, seed: int, epoch: int):
+    """Batches of one epoch, shuffled, padded with zeros, randomly cropped, mirrored where allowed.
+
+    Yields:
+        uint8 images (batch, height, width, channels) and int32 labels (batch,). A last batch that is
+        not full is left out, unless it is the only one.
+    """
+    random = np.random.default_rng((seed, epoch))
+    order = random.permutation(len(data))
+    height, width = data.images.shape[1:3]
+    pad = data.padding
+    batch_size = min(batch_size, len(data))
+    padded = np.zeros((batch_size, height + 2 * pad, width + 2 * pad, data.images.shape[3]), np.uint8)
+    for start in range(0, len(data) - batch_size + 1, batch_size):
+        index = order[start : start + batch_size]
+        padded[:, pad : pad + height, pad : pad + width] = data.images[index]
+        offsets = random.integers(0, 2 * pad + 1, size=(batch_size, 2))
+        images = np.empty((batch_size, height, width, data.images.shape[3]), np.uint8)
+        for image, source, (top, left) in zip(images, padded, offsets, strict=True):
+            image[...] = source[top : top + height, left : left + width]
+        if data.flip:
+            mirrored = random.random(batch_size) < 0.5
+            images[mirrored] = images[mirrored, :, ::-1]
+        yield images, data.labels[index]
+
+
+def write_history(path: str | os.PathLike, history: list[dict[str, Any]]) -> None:
+    """Writes the history as CSV, atomically."""
+    with write_atomically(path, "w") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in history:
+            writer.writerow(
+                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+            )
+
+
+# --- one step of gradient descent, on TensorFlow and on JAX -------------------------------------
+
+
+def _stepper(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> _Stepper:
+    if keras.backend.backend() == "tensorflow":
+        return _TensorFlowStepper(model, recipe, steps_per_epoch)
+    if keras.backend.backend() == "jax":
+        return _JaxStepper(model, recipe, steps_per_epoch)
+    raise RuntimeError("training runs on the TensorFlow and JAX backends: set KERAS_BACKEND")
+
+
+def _loss_and_hits(labels, logits):
+    logits = ops.cast(logits, "float32")
+    loss = ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+    hits = ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32"))
+    return loss, ops.mean(ops.cast(hits, "float32"))
+
+
+def _descend(recipe: Recipe, weight, velocity, gradient, rate, decay: bool):
+    """Momentum update of one weight; returns the new weight and velocity."""
+    if decay:
+        gradient = gradient + recipe.weight_decay * weight
+    velocity = recipe.momentum * velocity - rate * gradient
+    ahead = recipe.momentum * velocity - rate * gradient if recipe.nesterov else velocity
+    return weight + ahead, velocity
+
+
+def _decays(variable) -> bool:
+    return variable.path.endswith("kernel")
+
+
+class _Stepper:
+    """What both backends share: a training twin of the model in the recipe's dtype policy."""
+
+    def __init__(self, model: keras.Model, recipe: Recipe, steps_per_epoch: int):
+        self.recipe = recipe
+        self.average_share = min(1.0, 1.0 / (recipe.average_epochs * steps_per_epoch))
+        self.twin = keras.models.clone_model(model, clone_function=self._clone_layer)
+        self.twin.set_weights(model.get_weights())
+        self.decays = [_decays(variable) for variable in self.twin.trainable_variables]
+        # The order of Model.get_weights(), which is that of the model written back to.
+        position = {id(variable): i for i, variable in enumerate(self.twin.weights)}
+        self.trainable_at = [position[id(v)] for v in self.twin.trainable_variables]
+        self.other_at = [position[id(v)] for v in self.twin.non_trainable_variables]
+
+    def _clone_layer(self, layer):
+        config = {**layer.get_config(), "dtype": self.recipe.policy}
+        return layer.__class__.from_config(config)
+
+    def write_to(self, model: keras.Model, averaged: bool) -> None:
+        arrays = self.arrays()
+        kind = "average" if averaged else "weight"
+        model.set_weights([arrays[f"{kind}_{i}"] for i in range(len(self.twin.weights))])
+
+
+class _TensorFlowStepper(_Stepper):
+    def __init__(self, model: keras.Model, recipe: Recipe, steps_per_epoch: int):
+        import tensorflow as tf
+
+        super().__init__(model, recipe, steps_per_epoch)
+        weights = [v.value for v in self.twin.weights]
+        self.velocity = [tf.Variable(tf.zeros_like(v.value)) for v in self.twin.trainable_variables]
+        self.average = [tf.Variable(weight) for weight in weights]
+        self.averaging = tf.Variable(False)
+
+        @tf.function
+        def step(images, labels, rate, average):
+            trainable = [v.value for v in self.twin.trainable_variables]
+            with tf.GradientTape() as tape:
+                loss, hits = _loss_and_hits(labels, self.twin(standardise(images), training=True))
+            gradients = tape.gradient(loss, trainable)
+            for weight, velocity, gradient, decay in zip(
+                trainable, self.velocity, gradients, self.decays, strict=True
+            ):
+                new, moved = _descend(recipe, weight, velocity, gradient, rate, decay)
+                velocity.assign(moved)
+                weight.assign(new)
+            if average:
+                # The first averaged step starts the average, the others move it.
+                share = tf.where(self.averaging, self.average_share, 1.0)
+                for mean, weight in zip(self.average, weights, strict=True):
+                    mean.assign_add(share * (weight - mean))
+                self.averaging.assign(True)
+            return loss, hits
+
+        self._step = step
+        self._constant = tf.constant
+
+    def _clone_layer(self, layer):
+        # Keras' own batch normalisation is several operations on TensorFlow, and twice as slow.
+        if type(layer) is keras.layers.BatchNormalization:
+            config = {**layer.get_config(), "dtype": self.recipe.policy}
+            return _FusedBatchNormalization.from_config(config)
+        return super()._clone_layer(layer)
+
+    def step(self, images, labels, rate: float, average: bool):
+        return self._step(images, labels, self._constant(rate, "float32"), average)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {
+            **{f"weight_{i}": v.numpy() for i, v in enumerate(self.twin.weights)},
+            **{f"velocity_{i}": v.numpy() for i, v in enumerate(self.velocity)},
+            **{f"average_{i}": v.numpy() for i, v in enumerate(self.average)},
+            "averaging": self.averaging.numpy(),
+        }
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        for kind, variables in (
+            ("weight", self.twin.weights),
+            ("velocity", self.velocity),
+            ("average", self.average),
+        ):
+            for i, variable in enumerate(variables):
+                variable.assign(arrays[f"{kind}_{i}"])
+        self.averaging.assign(bool(arrays["averaging"]))
+
+
+class _FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation over the last axis in one TensorFlow operation, for training only."""
+
+    def call(self, inputs, training=None, mask=None):
+        import tensorflow as tf
+
+        if not training:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.cast(self.gamma, tf.float32),
+            offset=tf.cast(self.beta, tf.float32),
+            mean=tf.constant([], tf.float32),
+            variance=tf.constant([], tf.float32),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.value.assign_add((1.0 - self.momentum) * (batch - moving.value))
+        return outputs
+
+
+class _JaxStepper(_Stepper):
+    def __init__(self, model: keras.Model, recipe: Recipe, steps_per_epoch: int):
+        import jax
+        import jax.numpy as jnp
+
+        super().__init__(model, recipe, steps_per_epoch)
+        # Copies: the step gives its buffers away, those of the twin must live on.
+        self.state = {
+            "trainable": [jnp.array(v.value) for v in self.twin.trainable_variables],
+            "other": [jnp.array(v.value) for v in self.twin.non_trainable_variables],
+            "velocity": [jnp.zeros_like(v.value) for v in self.twin.trainable_variables],
+            "average": [jnp.array(v.value) for v in self.twin.weights],
+            "averaging": jnp.array(False),
+        }
+
+        def loss_of(trainable, other, images, labels):
+            logits, other = self.twin.stateless_call(
+                trainable, other, standardise(images), training=True
+            )
+            loss, hits = _loss_and_hits(labels, logits)
+            return loss, (hits, other)
+
+        def step(state, images, labels, rate, average):
+            (loss, (hits, other)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+                state["trainable"], state["other"], images, labels
+            )
+            pairs = [
+                _descend(recipe, *items[:3], rate, items[3])
+                for items in zip(
+                    state["trainable"], state["velocity"], gradients, self.decays, strict=True
+                )
+            ]
+            new = {**state, "other": other}
+            new["trainable"] = [weight for weight, _ in pairs]
+            new["velocity"] = [velocity for _, velocity in pairs]
+            if average:
+                share = jnp.where(state["averaging"], self.average_share, 1.0)
+                new["average"] = [
+                    mean + share * (weight - mean)
+                    for mean, weight in zip(state["average"], self._weights(new), strict=True)
+                ]
+                new["averaging"] = jnp.array(True)
+            return new, loss, hits
+
+        self._step = jax.jit(step, static_argnames="average", donate_argnums=0)
+
+    def _weights(self, state) -> list:
+        """Trainable and other weights in the order of Model.weights."""
+        weights: list[Any] = [None] * len(self.twin.weights)
+        for at, kind in ((self.trainable_at, "trainable"), (self.other_at, "other")):
+            for i, weight in zip(at, state[kind], strict=True):
+                weights[i] = weight
+        return weights
+
+    def step(self, images, labels, rate: float, average: bool):
+        self.state, loss, hits = self._step(
+            self.state, images, labels, np.float32(rate), average=average
+        )
+        return loss, hits
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        weights = self._weights(self.state)
+        return {
+            **{f"weight_{i}": np.asarray(v) for i, v in enumerate(weights)},
+            **{f"velocity_{i}": np.asarray(v) for i, v in enumerate(self.state["velocity"])},
+            **{f"average_{i}": np.asarray(v) for i, v in enumerate(self.state["average"])},
+            "averaging": np.asarray(self.state["averaging"]),
+        }
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        import jax.numpy as jnp
+
+        self.state = {
+            "trainable": [jnp.array(arrays[f"weight_{i}"]) for i in self.trainable_at],
+            "other": [jnp.array(arrays[f"weight_{i}"]) for i in self.other_at],
+            "velocity": [
+                jnp.array(arrays[f"velocity_{i}"]) for i in range(len(self.trainable_at))
+            ],
+            "average": [jnp.array(arrays[f"average_{i}"]) for i in range(len(self.twin.weights))],
+            "averaging": jnp.array(bool(arrays["averaging"])),
+        }
+
+
+# --- checkpoints --------------------------------------------------------------------------------
+
+
+def _fingerprint(model: keras.Model, data: Dataset, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """What must agree for a checkpoint to be continued."""
+    shapes = str([tuple(weight.shape) for weight in model.weights]) + model.to_json()
+    return {
+        "format": 1,
+        "model": f"{model.name}-{hashlib.sha256(shapes.encode()).hexdigest()[:12]}",
+        "data": f"{data.name}, {len(data)} images",
+        "recipe": dataclasses.asdict(recipe),
+        "seed": seed,
+    }
+
+
+def _save_checkpoint(path, run, arrays, history) -> None:
+    meta = json.dumps({"run": run, "history": history})
+    with write_atomically(path, "wb") as file:
+        np.savez(file, meta=np.array(meta), **arrays)
+
+
+def _load_checkpoint(path: pathlib.Path, run: dict[str, Any]):
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        meta = json.loads(str(arrays.pop("meta")))
+        found, history = meta["run"], meta["history"]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{path} is truncated or not a checkpoint of this project ({error}); nothing was"
+            " overwritten: move it away to start anew"
+        ) from error
+    if found != run:
+        different = sorted(key for key in run if found.get(key) != run[key])
+        raise CheckpointError(
+            f"{path} belongs to another run: its {', '.join(different)} differ"
+            f" (there {[found.get(key) for key in different]}, here {[run[key] for key in different]});"
+            " nothing was overwritten: give the same flags, or another output folder"
+        )
+    return arrays, history
