@@ -15,6 +15,7 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from fs_neurons.files import params_dir, write_atomically
@@ -113,7 +114,7 @@ def load(name: str | os.PathLike) -> FSParameters:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from error
     try:
-        return _from_json(content)
+        return from_dict(content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -126,8 +127,16 @@ def save(parameters: FSParameters, path: str | os.PathLike, **extra: Any) -> Non
         path: file to write or replace.
         extra: further JSON entries that say how the set was made (command, seed, ...).
     """
+    content = {**to_dict(parameters), **extra}
+    with write_atomically(path) as file:
+        json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def to_dict(parameters: FSParameters) -> dict[str, Any]:
+    """A set as plain JSON values; `from_dict` gives back the same T, h, d bit for bit."""
     low, high = parameters.domain
-    content = {
+    return {
         "format": FORMAT,
         "name": parameters.name,
         "K": parameters.K,
@@ -137,15 +146,16 @@ def save(parameters: FSParameters, path: str | os.PathLike, **extra: Any) -> Non
         "out_of_range": parameters.out_of_range,
         "source": parameters.source,
         "errors": dict(parameters.errors),
-        **extra,
     }
-    with write_atomically(path) as file:
-        json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
 
 
-def _from_json(content: Any) -> FSParameters:
-    if not isinstance(content, dict):
+def from_dict(content: Any) -> FSParameters:
+    """A set from what `to_dict` gives.
+
+    Raises:
+        ValueError: not a valid set; the message names the entry.
+    """
+    if not isinstance(content, Mapping):
         raise ValueError("a parameter set is a JSON object")
     if content.get("format") != FORMAT:
         raise ValueError(f"format is {content.get('format')!r}; this version reads {FORMAT}")
@@ -153,12 +163,12 @@ def _from_json(content: Any) -> FSParameters:
     if content.get("K") != len(rows["T"]) or isinstance(content.get("K"), bool):
         raise ValueError(f"K is {content.get('K')!r}, but T has {len(rows['T'])} entries")
     domain = content.get("domain")
-    if not isinstance(domain, list) or len(domain) != 2:
+    if not isinstance(domain, (list, tuple)) or len(domain) != 2:
         raise ValueError(f"domain must be [low, high], got {domain!r}")
     low = -math.inf if domain[0] is None else _number(domain[0], "domain")
     high = math.inf if domain[1] is None else _number(domain[1], "domain")
     errors = content.get("errors", {})
-    if not isinstance(errors, dict):
+    if not isinstance(errors, Mapping):
         raise ValueError(f"errors must be an object of numbers, got {errors!r}")
     return FSParameters(
         **rows,
@@ -168,9 +178,9 @@ def _from_json(content: Any) -> FSParameters:
     )
 
 
-def _numbers(content: dict, key: str) -> list[float]:
+def _numbers(content: Mapping, key: str) -> list[float]:
     values = content.get(key)
-    if not isinstance(values, list):
+    if not isinstance(values, (list, tuple)):
         raise ValueError(f"{key} must be a list of numbers, got {values!r}")
     return [_number(value, f"{key}({t})") for t, value in enumerate(values, start=1)]
 
@@ -184,7 +194,7 @@ def _number(value: Any, what: str) -> float:
     raise ValueError(f"{what} must be a number, got {value!r}")
 
 
-def _text(content: dict, key: str) -> str:
+def _text(content: Mapping, key: str) -> str:
     value = content.get(key, "")
     if not isinstance(value, str):
         raise ValueError(f"{key} must be a text, got {value!r}")

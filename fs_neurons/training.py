@@ -204,23 +204,26 @@ def accuracy(model: keras.Model, data: Dataset) -> float:
 
 
 def augmented_batches(data: Dataset, batch_size: int, seed: int, epoch: int):
-    """Batches of one epoch, shuffled, padded with zeros, randomly cropped, mirrored where allowed.
+    """Batches of one epoch, shuffled, standardised, padded, randomly cropped, mirrored where allowed.
+
+    Images are standardised before they are padded with zeros, their mean: black borders would give
+    the network statistics in training that it never meets again.
 
     Yields:
-        uint8 images (batch, height, width, channels) and int32 labels (batch,). A last batch that is
-        not full is left out, unless it is the only one.
+        float32 images (batch, height, width, channels) and int32 labels (batch,). A last batch that
+        is not full is left out, unless it is the only one.
     """
     random = np.random.default_rng((seed, epoch))
     order = random.permutation(len(data))
     height, width = data.images.shape[1:3]
     pad = data.padding
     batch_size = min(batch_size, len(data))
-    padded = np.zeros((batch_size, height + 2 * pad, width + 2 * pad, data.images.shape[3]), np.uint8)
+    padded = np.zeros((batch_size, height + 2 * pad, width + 2 * pad, data.images.shape[3]), np.float32)
     for start in range(0, len(data) - batch_size + 1, batch_size):
         index = order[start : start + batch_size]
-        padded[:, pad : pad + height, pad : pad + width] = data.images[index]
+        padded[:, pad : pad + height, pad : pad + width] = ops.convert_to_numpy(standardise(data.images[index]))
         offsets = random.integers(0, 2 * pad + 1, size=(batch_size, 2))
-        images = np.empty((batch_size, height, width, data.images.shape[3]), np.uint8)
+        images = np.empty((batch_size, height, width, data.images.shape[3]), np.float32)
         for image, source, (top, left) in zip(images, padded, offsets, strict=True):
             image[...] = source[top : top + height, left : left + width]
         if data.flip:
@@ -309,7 +312,7 @@ class _TensorFlowStepper(_Stepper):
         def step(images, labels, rate, average):
             trainable = [v.value for v in self.twin.trainable_variables]
             with tf.GradientTape() as tape:
-                loss, hits = _loss_and_hits(labels, self.twin(standardise(images), training=True))
+                loss, hits = _loss_and_hits(labels, self.twin(images, training=True))
             gradients = tape.gradient(loss, trainable)
             for weight, velocity, gradient, decay in zip(
                 trainable, self.velocity, gradients, self.decays, strict=True
@@ -395,9 +398,7 @@ class _JaxStepper(_Stepper):
         }
 
         def loss_of(trainable, other, images, labels):
-            logits, other = self.twin.stateless_call(
-                trainable, other, standardise(images), training=True
-            )
+            logits, other = self.twin.stateless_call(trainable, other, images, training=True)
             loss, hits = _loss_and_hits(labels, logits)
             return loss, (hits, other)
 

@@ -1,0 +1,564 @@
+"""The layer-substitution pass: every activation of a trained Keras model becomes a layer of FS-neurons.
+
+    snn = convert(model)                                      # the paper's setting
+    snn = convert(model, relu=relu_parameters(K=6, alpha=10), swish="my_swish.json")
+    print(conversion_report(snn))                             # which site became what
+    verify(model)                                             # the pass itself changes nothing
+
+A site is an `Activation` or `ReLU` layer (or a relative), an operation such as `keras.ops.relu(x)`, or the
+`activation=` argument of a dense or convolutional layer, which is split into the linear layer and a layer
+of FS-neurons. Weights are carried over unchanged; the input model is never touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from fs_neurons.layers import FSActivation, SiteRecord, fs_layer, record_spikes
+from fs_neurons.neuron import FSParameters, relu_parameters
+from fs_neurons.parameters import as_parameters, canonical_name, for_activation, registered
+
+# Activations that are not those of neurons: nothing to replace, or a normalisation over classes.
+_STAY = ("linear", "softmax", "log_softmax")
+# Layers that apply their `activation` to their output and to nothing else, so that it can be split off.
+_SPLITTABLE = tuple(
+    cls
+    for name in (
+        "Dense EinsumDense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose"
+        " DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D"
+    ).split()
+    for cls in [getattr(layers, name)]
+)
+_ACTIVATION_LAYERS = (
+    layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.PReLU, layers.Softmax
+)  # fmt: skip
+_WRAPPERS = (layers.TimeDistributed, layers.SpectralNormalization)
+# Arguments that change what an activation computes, and the value that changes nothing.
+_OPTIONS = {"max_value": None, "negative_slope": 0.0, "threshold": 0.0, "approximate": False}
+
+
+class ConversionError(ValueError):
+    """A model that can't be converted; the message names the layers and says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """One activation of a model.
+
+    Attributes:
+        name: layer or operation, after the models that it is nested in.
+        activation: canonical name with its options, such as "silu" or "relu(max_value=6)".
+        function: the callable that computes it.
+        max_value: where a ReLU saturates; None for everything else.
+        convertible: whether a layer of FS-neurons can take its place; if not, `reason` says why.
+    """
+
+    name: str
+    activation: str
+    function: Callable[[Any], Any]
+    max_value: float | None = None
+    convertible: bool = True
+    reason: str = ""
+
+
+def convert(
+    model: keras.Model,
+    *,
+    unsupported: str = "raise",
+    **activations: FSParameters | str,
+) -> keras.Model:
+    """Replaces every activation of `model` by FS-neurons, weights unchanged.
+
+    Args:
+        model: Sequential or functional, with nested models of either kind; built.
+        unsupported: what to do about activations that have no parameter set or sit where they can't
+            be replaced: "raise", or "keep" them as they are; `conversion_report` lists them.
+        activations: parameter sets by activation name, relu=..., swish=..., gelu=..., each FSParameters,
+            the name of a set or a path; instead of the registered ones. The set for relu also gives
+            the number of steps of ReLUs that saturate, such as ReLU6.
+
+    Returns:
+        A new model that shares nothing with `model`.
+
+    Raises:
+        ConversionError: a subclassed model, an unsupported activation, nothing to convert, or a model
+            that was converted before.
+        TypeError, ValueError, FileNotFoundError: wrong arguments.
+    """
+    if unsupported not in ("raise", "keep"):
+        raise ValueError(f"unsupported must be 'raise' or 'keep', got {unsupported!r}")
+    chosen = _chosen_parameters(activations)
+    sites = _checked_sites(model)
+    parameters_of: dict[Site, FSParameters] = {}
+    refused: list[Site] = []
+    for site in sites:
+        parameters = _parameters_for(site, chosen) if site.convertible else None
+        if parameters is None:
+            refused.append(site)
+        else:
+            parameters_of[site] = parameters
+    if refused and unsupported == "raise":
+        raise ConversionError(_refusal(refused))
+    if not parameters_of:
+        raise ConversionError(
+            f"model {model.name!r} has no activation that could be converted"
+            + (f": {_listing(refused)}" if refused else "; its layers are all linear")
+        )
+    found = {_base_name(site.activation) for site in parameters_of}
+    for name in sorted(chosen.keys() - found):
+        warnings.warn(
+            f"{name}=... was given, but model {model.name!r} has no such activation to convert"
+            f" (it has {', '.join(sorted(found))})",
+            stacklevel=2,
+        )
+
+    def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
+        parameters = parameters_of.get(site)
+        if parameters is None:
+            return None
+        return fs_layer(parameters, site.activation, name=name, dtype=dtype)
+
+    return _Rewriter(replacement).rewrite(model)
+
+
+def verify(model: keras.Model, inputs: Any = None, tolerance: float = 1e-6) -> float:
+    """Replaces every site by its own activation, through the machinery of `convert`, and compares.
+
+    Args:
+        model: as for `convert`; activations without a parameter set are verified as well.
+        inputs: what to run the model on; two random images (or whatever it takes) when missing.
+        tolerance: largest difference allowed, relative to the largest output (at least 1).
+
+    Returns:
+        The largest relative difference between the outputs.
+
+    Raises:
+        ConversionError: the rewritten model differs, or can't be built.
+        ValueError: the model has inputs of unknown size and `inputs` is missing.
+    """
+    _checked_sites(model)
+
+    def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
+        if not site.convertible:
+            return None
+        return layers.Activation(site.function, name=name, dtype=dtype)
+
+    twin = _Rewriter(replacement).rewrite(model)
+    if inputs is None:
+        inputs = _random_inputs(model)
+    worst = 0.0
+    expected = keras.tree.flatten(model(inputs, training=False))
+    actual = keras.tree.flatten(twin(inputs, training=False))
+    for a, b in zip(expected, actual, strict=True):
+        a, b = ops.convert_to_numpy(a), ops.convert_to_numpy(b)
+        difference = float(np.max(np.abs(a - b), initial=0)) / max(1.0, float(np.max(np.abs(a), initial=0)))
+        worst = max(worst, difference) if np.isfinite(difference) else math.inf
+    if not worst <= tolerance:
+        raise ConversionError(
+            f"model {model.name!r}: rebuilt with its own activations it differs by {worst:.3g}"
+            f" (tolerance {tolerance:g}); do not convert it, and report its layers"
+        )
+    return worst
+
+
+# --- the report ---------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportRow:
+    """One site of a converted model; `parameters` is "kept" where it stayed as it was."""
+
+    site: str
+    activation: str
+    parameters: str
+    shape: tuple[int | None, ...] | None
+    neurons: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ConversionReport:
+    """Which site became what; `str()` is a table.
+
+    Attributes:
+        model: name of the model.
+        rows: one row per site and call, in order of execution; then those that were kept.
+    """
+
+    model: str
+    rows: tuple[ReportRow, ...]
+
+    @property
+    def neurons(self) -> int | None:
+        """FS-neurons of one image: sites times their feature maps; None if a size is unknown."""
+        counts = [row.neurons for row in self.rows if row.parameters != "kept"]
+        return None if None in counts else sum(counts)
+
+    def __str__(self) -> str:
+        header = ("site", "activation", "parameter set", "shape", "neurons")
+        table = [header] + [
+            (
+                row.site,
+                row.activation,
+                row.parameters,
+                " x ".join("?" if n is None else str(n) for n in row.shape or ()) or "-",
+                "-" if row.neurons is None else f"{row.neurons:,}",
+            )
+            for row in self.rows
+        ]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        converted = sum(row.parameters != "kept" for row in self.rows)
+        neurons = "?" if self.neurons is None else f"{self.neurons:,}"
+        kept = len(self.rows) - converted
+        return "\n".join(
+            [f"Model {self.model!r}: {converted} sites, {neurons} FS-neurons, {kept} activations kept"]
+            + lines[:1] + ["-" * len(max(lines, key=len))] + lines[1:]
+        )  # fmt: skip
+
+
+def conversion_report(model: keras.Model) -> ConversionReport:
+    """Lists the FS layers of a converted model, and the activations that stayed.
+
+    Args:
+        model: what `convert` returned, also after saving and loading.
+
+    Raises:
+        ConversionError: the model has no FS layer.
+    """
+    rows = []
+    for record in trace_sites(model):
+        shape = record.shape[1:]
+        neurons = None if None in shape else math.prod(shape)
+        layer = record.layer
+        rows.append(ReportRow(layer.name, layer.activation_name or "?", layer.parameters.name, shape, neurons))
+    if not rows:
+        raise ConversionError(f"model {model.name!r} has no FS layer: convert it first")
+    for site in find_sites(model):
+        rows.append(ReportRow(site.name, site.activation, "kept", None, None))
+    return ConversionReport(model.name, tuple(rows))
+
+
+def trace_sites(model: keras.Model) -> list[SiteRecord]:
+    """Calls of FS layers in order of execution, without computing anything."""
+
+    class Run(keras.Operation):
+        def call(self, inputs):
+            return model(inputs, training=False)
+
+    inputs = keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), model.input)
+    with record_spikes() as records:
+        Run().compute_output_spec(inputs)
+    return records
+
+
+# --- finding sites ------------------------------------------------------------------------------
+
+
+def find_sites(model: keras.Model) -> list[Site]:
+    """All activations of a model that are not FS-neurons, linear or softmax; shared ones once.
+
+    Raises:
+        ConversionError: the model is subclassed, or not built.
+    """
+    return [site for _, site in _walk(model)]
+
+
+def _walk(model: keras.Model) -> Iterator[tuple[Any, Site]]:
+    seen: set[int] = set()
+
+    def visit(op: Any, prefix: str) -> Iterator[tuple[Any, Site]]:
+        if id(op) in seen:
+            return
+        seen.add(id(op))
+        if _is_rewritable(op):
+            for child in _operations(op):
+                yield from visit(child, prefix if op is model else f"{prefix}{op.name}/")
+        else:
+            site = _site_of(op, f"{prefix}{op.name}")
+            if site is not None:
+                yield op, site
+
+    if not _is_rewritable(model):
+        raise ConversionError(
+            f"model {model.name!r} is a subclassed model ({type(model).__name__}): its call() can't be"
+            " rewritten. Build it from keras.Input with the functional API, or convert the functional"
+            " models that it is made of"
+        )
+    yield from visit(model, "")
+
+
+def _is_rewritable(op: Any) -> bool:
+    return isinstance(op, keras.Sequential) or (isinstance(op, keras.Model) and hasattr(op, "operations"))
+
+
+def _operations(model: keras.Model) -> list[Any]:
+    return list(model.layers) if isinstance(model, keras.Sequential) else list(model.operations)
+
+
+def _site_of(op: Any, name: str) -> Site | None:
+    """The activation that an operation applies to its input or, as an argument, to its output."""
+    if isinstance(op, FSActivation):
+        return None
+    if isinstance(op, _ACTIVATION_LAYERS) or not isinstance(op, layers.Layer):
+        return _described(op, name)
+    inner = op.layer if isinstance(op, _WRAPPERS) else op
+    if isinstance(inner, _ACTIVATION_LAYERS):
+        return _described(inner, name)
+    if isinstance(inner, _SPLITTABLE) and _keeps_call(inner):
+        return _described(inner.activation, name)
+    hidden = sorted({label for part in _parts(op) for label in _hidden_activations(part)})
+    if not hidden:
+        return None
+    return Site(
+        name, ", ".join(hidden), op, convertible=False,
+        reason=f"inside a {type(op).__name__} layer, which can't be taken apart",
+    )  # fmt: skip
+
+
+def _keeps_call(layer: Any) -> bool:
+    """Whether a subclass of a splittable layer still computes what that layer does."""
+    owner = next(cls for cls in type(layer).__mro__ if "call" in vars(cls))
+    return owner.__module__.startswith("keras.")
+
+
+def _parts(layer: Any) -> list[Any]:
+    return list(layer._flatten_layers(include_self=True, recursive=True))
+
+
+def _hidden_activations(layer: Any) -> Iterator[str]:
+    targets = [layer] if isinstance(layer, _ACTIVATION_LAYERS) else []
+    targets += [getattr(layer, key, None) for key in ("activation", "recurrent_activation")]
+    for target in targets:
+        if callable(target) and not isinstance(target, FSActivation):
+            site = _described(target, "")
+            if site is not None:
+                yield site.activation
+
+
+def _described(target: Any, name: str) -> Site | None:
+    """A Site for an activation function, layer or operation; None if it stays or is none."""
+    if isinstance(target, layers.Activation):
+        return _described(target.activation, name)
+    if isinstance(target, FSActivation):
+        return None
+    if isinstance(target, keras.Operation):
+        activation = _snake_case(type(target).__name__)
+        # An ordinary operation (add, reshape, matmul, ...) is no activation.
+        if not isinstance(target, _ACTIVATION_LAYERS) and not hasattr(keras.activations, activation):
+            return None
+        function = target if isinstance(target, layers.Layer) else target.call
+    else:
+        activation = getattr(target, "__name__", type(target).__name__)
+        function = target
+    activation = {"re_lu": "relu", "leaky_re_lu": "leaky_relu", "p_re_lu": "prelu"}.get(activation, activation)
+    activation = canonical_name(activation)
+    if activation in _STAY:
+        return None
+    options = {
+        key: value
+        for key, neutral in _OPTIONS.items()
+        if (value := getattr(target, key, neutral)) != neutral
+    }
+    if activation in ("elu", "celu") and getattr(target, "alpha", 1.0) != 1.0:
+        options["alpha"] = target.alpha
+    if activation == "relu6":
+        activation, options = "relu", {"max_value": 6.0}
+    if activation == "relu" and "negative_slope" in options and len(options) == 1:
+        activation = "leaky_relu"
+    options = {key: float(v) if not isinstance(v, bool) else v for key, v in options.items()}
+    max_value = options.get("max_value") if activation == "relu" and len(options) == 1 else None
+    if options:
+        listed = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in options.items())
+        activation = f"{activation}({listed})"
+    if isinstance(target, layers.PReLU):
+        return Site(name, "prelu", function, convertible=False, reason="its slopes are trained weights")
+    return Site(name, activation, function, max_value)
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _base_name(activation: str) -> str:
+    return activation.split("(")[0]
+
+
+def _checked_sites(model: Any) -> list[Site]:
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"expected a keras.Model, got {type(model).__name__}")
+    sites = find_sites(model)
+    converted = [layer.name for layer in model._flatten_layers() if isinstance(layer, FSActivation)]
+    if converted:
+        raise ConversionError(
+            f"model {model.name!r} was converted before: it has FS layers ({', '.join(converted[:3])},"
+            " ...). Convert the original model"
+        )
+    if not model.built:
+        raise ConversionError(
+            f"model {model.name!r} is not built: call it on an input, or begin it with keras.Input,"
+            " before converting it"
+        )
+    return sites
+
+
+def _chosen_parameters(activations: dict[str, FSParameters | str]) -> dict[str, FSParameters]:
+    chosen = {}
+    for name, value in activations.items():
+        known = canonical_name(name)
+        if known not in registered() and not hasattr(keras.activations, known):
+            raise TypeError(
+                f"convert() got {name}=..., which is neither an argument nor an activation;"
+                f" registered activations: {', '.join(registered())}"
+            )
+        chosen[known] = as_parameters(value)
+    return chosen
+
+
+def _parameters_for(site: Site, chosen: dict[str, FSParameters]) -> FSParameters | None:
+    if site.max_value is not None:
+        relu = chosen.get("relu") or for_activation("relu")
+        return relu_parameters(relu.K, site.max_value)
+    return chosen.get(site.activation) or for_activation(site.activation)
+
+
+def _listing(sites: list[Site]) -> str:
+    return "; ".join(
+        f"{site.name!r} ({site.activation}{': ' + site.reason if site.reason else ''})" for site in sites
+    )
+
+
+def _refusal(refused: list[Site]) -> str:
+    without = sorted({_base_name(site.activation) for site in refused if site.convertible})
+    text = f"{len(refused)} activations can't be converted: {_listing(refused)}."
+    if without:
+        text += (
+            f" No parameter set for {', '.join(without)}: pass one, convert(model, {without[0]}=...), or"
+            f" register(name, parameters); sets exist for {', '.join(registered())}."
+        )
+    return text + ' To leave them as they are: convert(model, unsupported="keep")'
+
+
+# --- rewriting ----------------------------------------------------------------------------------
+
+
+class _Rewriter:
+    """Builds a new model in which `replacement(site, name, dtype)` takes the place of each site.
+
+    Layers are cloned once, however often they are called; an inline activation becomes a companion
+    layer that is called after its layer.
+    """
+
+    def __init__(self, replacement: Callable[[Site, str, Any], keras.layers.Layer | None]):
+        self.replacement = replacement
+        self.clones: dict[int, Any] = {}  # id of the original -> its clone
+        self.companions: dict[int, keras.layers.Layer] = {}  # id of a clone -> what follows it
+        self.pairs: list[tuple[Any, Any]] = []  # layers whose weights are to be copied
+
+    def rewrite(self, model: keras.Model) -> keras.Model:
+        # 1. One replacement per site, by the operation that it belongs to.
+        self.sites = {id(op): site for op, site in _walk(model)}
+        self.taken = {part.name for part in _parts(model)}
+        # 2. The graph, on cloned layers.
+        new = self._model(model)
+        # 3. Weights, statistics included, layer by layer: their order in the model may have changed.
+        for original, clone in self.pairs:
+            _copy_weights(original, clone)
+        return new
+
+    def _model(self, model: keras.Model) -> keras.Model:
+        if isinstance(model, keras.Sequential):
+            return self._sequential(model)
+        return keras.models.clone_model(model, clone_function=self._clone, call_function=self._call)
+
+    def _sequential(self, model: keras.Sequential) -> keras.Sequential:
+        new_layers = [keras.Input(batch_shape=model.input_shape, dtype=model.inputs[0].dtype)]
+        for layer in model.layers:
+            clone = self._clone(layer)
+            new_layers.append(clone)
+            if id(clone) in self.companions:
+                new_layers.append(self.companions[id(clone)])
+        new = keras.Sequential(new_layers, name=model.name, trainable=model.trainable)
+        if model.compiled:
+            new.compile_from_config(model.get_compile_config())
+        return new
+
+    def _call(self, clone: Any, *args: Any, **kwargs: Any) -> Any:
+        y = clone(*args, **kwargs)
+        return self.companions[id(clone)](y) if id(clone) in self.companions else y
+
+    def _clone(self, op: Any) -> Any:
+        if id(op) not in self.clones:
+            self.clones[id(op)] = self._new_clone(op)
+        return self.clones[id(op)]
+
+    def _new_clone(self, op: Any) -> Any:
+        if _is_rewritable(op):
+            return self._model(op)
+        site = self.sites.get(id(op))
+        dtype = getattr(op, "dtype_policy", None)
+        if site is not None:
+            inner = op.layer if isinstance(op, _WRAPPERS) else op
+            is_activation = isinstance(inner, _ACTIVATION_LAYERS) or not isinstance(op, layers.Layer)
+            name = op.name if is_activation else self._free_name(f"{op.name}_{_base_name(site.activation)}")
+            new = self.replacement(site, name, dtype)
+            if new is not None and is_activation:
+                return new
+            if new is not None:
+                clone = self._paired_clone(op, linear=True)
+                self.companions[id(clone)] = new
+                return clone
+        return self._paired_clone(op)
+
+    def _paired_clone(self, op: Any, linear: bool = False) -> Any:
+        if isinstance(op, layers.Lambda):
+            # Its function can't go through a configuration; it has no weights.
+            return layers.Lambda(
+                op.function, output_shape=op._output_shape, mask=op.mask, arguments=op.arguments, name=op.name
+            )  # fmt: skip
+        config = op.get_config()
+        if linear:
+            inner = config["layer"]["config"] if isinstance(op, _WRAPPERS) else config
+            inner["activation"] = "linear"
+        clone = type(op).from_config(config)
+        if isinstance(op, layers.Layer):
+            self.pairs.append((op, clone))
+        return clone
+
+    def _free_name(self, name: str) -> str:
+        candidate, number = name, 1
+        while candidate in self.taken:
+            candidate, number = f"{name}_{number}", number + 1
+        self.taken.add(candidate)
+        return candidate
+
+
+def _copy_weights(original: keras.layers.Layer, clone: keras.layers.Layer) -> None:
+    clone.set_weights(original.get_weights())
+    for part in _parts(clone):
+        if isinstance(part, layers.Normalization):
+            part.finalize_state()  # derives what it computes with from its weights
+
+
+def _random_inputs(model: keras.Model) -> Any:
+    random = np.random.default_rng(0)
+
+    def sample(x):
+        if None in x.shape[1:]:
+            raise ValueError(
+                f"input {x.name!r} of model {model.name!r} has unknown size {x.shape}: pass inputs="
+            )
+        shape = (2, *x.shape[1:])
+        if keras.backend.is_float_dtype(x.dtype):
+            return random.normal(size=shape).astype("float32")
+        return random.integers(0, 2, size=shape).astype(x.dtype)
+
+    return keras.tree.map_structure(sample, model.input)

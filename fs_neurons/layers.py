@@ -1,0 +1,177 @@
+"""Keras layers of FS-neurons.
+
+    x = keras.layers.Dense(64)(x)
+    x = FSReLU(K=10, alpha=25)(x)                 # in place of keras.layers.ReLU()
+
+    with record_spikes() as spikes:               # spikes per image of every FS layer that runs
+        logits = model(images)
+    for layer, count in spikes: ...
+
+All layers are element-wise, keep the shape of their input, compute in float32 whatever the dtype policy
+and are differentiable through a surrogate gradient. Saved models load after `import fs_neurons`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from fs_neurons import neuron
+from fs_neurons.neuron import FSParameters, relu_parameters
+from fs_neurons.parameters import as_parameters, from_dict, to_dict
+
+_register = keras.saving.register_keras_serializable(package="fs_neurons")
+
+
+@dataclasses.dataclass(frozen=True)
+class SiteRecord:
+    """One FS layer that ran inside `record_spikes`.
+
+    Attributes:
+        layer: the FS layer.
+        shape: shape of its input, the batch first; entries may be None.
+        spikes: int32 tensor (images,) of spikes per image.
+    """
+
+    layer: FSActivation
+    shape: tuple[int | None, ...]
+    spikes: Any
+
+
+_records: contextvars.ContextVar[list[SiteRecord] | None] = contextvars.ContextVar(
+    "fs_neurons_records", default=None
+)
+
+
+@contextlib.contextmanager
+def record_spikes() -> Iterator[list[SiteRecord]]:
+    """Collects a `SiteRecord` for every call of an FS layer inside the block, in order of execution.
+
+    Works eagerly, and inside `tf.function` and `jax.jit` when the traced function returns the counts. A
+    layer that runs twice is recorded twice.
+    """
+    records: list[SiteRecord] = []
+    token = _records.set(records)
+    try:
+        yield records
+    finally:
+        _records.reset(token)
+
+
+@_register
+class FSActivation(keras.layers.Layer):
+    """A layer of FS-neurons: y = sum of d(t) z(t), equations (1)-(3).
+
+    Args:
+        parameters: FSParameters, or the name or path of a set that `parameters.load` reads.
+        activation: name of the activation function that the layer stands for, for reports.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: `parameters` is not a valid set.
+    """
+
+    def __init__(
+        self,
+        parameters: FSParameters | str | Mapping[str, Any],
+        activation: str | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if isinstance(parameters, Mapping):  # from a saved model
+            parameters = from_dict(parameters)
+        self.parameters = as_parameters(parameters)
+        self.activation_name = activation
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        records = _records.get()
+        if records is None:
+            y = neuron.response(x, self.parameters)
+        else:
+            y, spikes = neuron.response_and_spikes(x, self.parameters)
+            records.append(SiteRecord(self, tuple(x.shape), spikes))
+        return ops.cast(y, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+    def compute_output_spec(self, x: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "parameters": to_dict(self.parameters),
+            "activation": self.activation_name,
+        }
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.parameters.name!r}, name={self.name!r})"
+
+
+@_register
+class FSSwish(FSActivation):
+    """FS-neurons that emulate Swish, x sigmoid(x); the published set has K = 16 steps.
+
+    Args:
+        parameters: as for FSActivation.
+    """
+
+    def __init__(self, parameters="swish_k16_paper", activation: str = "silu", **kwargs: Any):
+        super().__init__(parameters, activation, **kwargs)
+
+
+@_register
+class FSSigmoid(FSActivation):
+    """FS-neurons that emulate the sigmoid; the published set has K = 12 steps.
+
+    Args:
+        parameters: as for FSActivation.
+    """
+
+    def __init__(self, parameters="sigmoid_k12_paper", activation: str = "sigmoid", **kwargs: Any):
+        super().__init__(parameters, activation, **kwargs)
+
+
+@_register
+class FSReLU(FSActivation):
+    """FS-neurons that emulate ReLU by bit shifts: T = h = d = alpha 2^-t, section 1.2.2.
+
+    Args:
+        K: number of time steps.
+        alpha: upper end of the range; larger inputs give alpha (1 - 2^-K).
+
+    Raises:
+        ValueError: as `relu_parameters`.
+    """
+
+    def __init__(
+        self, K: int = 10, alpha: float = 25.0, activation: str = "relu", **kwargs: Any
+    ):
+        super().__init__(relu_parameters(K, alpha), activation, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["parameters"]
+        return {**config, "K": self.parameters.K, "alpha": self.parameters.alpha}
+
+
+def fs_layer(parameters: FSParameters, activation: str, **kwargs: Any) -> FSActivation:
+    """The layer for a parameter set: FSReLU for binary-coded sets, FSSwish, FSSigmoid or FSActivation.
+
+    Args:
+        parameters: T, h, d.
+        activation: name of the activation function that the layer stands for.
+        kwargs: name, dtype: of a Keras layer.
+    """
+    if parameters.alpha is not None:
+        return FSReLU(parameters.K, parameters.alpha, activation=activation, **kwargs)
+    layer = {"silu": FSSwish, "sigmoid": FSSigmoid}.get(activation, FSActivation)
+    return layer(parameters, activation=activation, **kwargs)
