@@ -16,12 +16,13 @@ import dataclasses
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
+from tabulate import tabulate
 
 from fs_neurons.layers import FSActivation, SiteRecord, fs_layer, record_spikes
 from fs_neurons.neuron import FSParameters, relu_parameters
@@ -73,6 +74,7 @@ class Site:
 def convert(
     model: keras.Model,
     *,
+    keep: Collection[str] = (),
     unsupported: str = "raise",
     **activations: FSParameters | str,
 ) -> keras.Model:
@@ -80,6 +82,7 @@ def convert(
 
     Args:
         model: Sequential or functional, with nested models of either kind; built.
+        keep: names of activations that stay as they are, such as ("sigmoid",).
         unsupported: what to do about activations that have no parameter set or sit where they can't
             be replaced: "raise", or "keep" them as they are; `conversion_report` lists them.
         activations: parameter sets by activation name, relu=..., swish=..., gelu=..., each FSParameters,
@@ -96,8 +99,11 @@ def convert(
     """
     if unsupported not in ("raise", "keep"):
         raise ValueError(f"unsupported must be 'raise' or 'keep', got {unsupported!r}")
+    if isinstance(keep, str):
+        raise TypeError(f"keep must be a list of activation names, got {keep!r}")
     chosen = _chosen_parameters(activations)
-    sites = _checked_sites(model)
+    kept = {canonical_name(name) for name in keep}
+    sites = [site for site in _checked_sites(model) if _base_name(site.activation) not in kept]
     parameters_of: dict[Site, FSParameters] = {}
     refused: list[Site] = []
     for site in sites:
@@ -203,26 +209,25 @@ class ConversionReport:
         return None if None in counts else sum(counts)
 
     def __str__(self) -> str:
-        header = ("site", "activation", "parameter set", "shape", "neurons")
-        table = [header] + [
+        table = [
             (
                 row.site,
                 row.activation,
                 row.parameters,
-                " x ".join("?" if n is None else str(n) for n in row.shape or ()) or "-",
-                "-" if row.neurons is None else f"{row.neurons:,}",
+                " x ".join("?" if n is None else str(n) for n in row.shape or ()),
+                "" if row.neurons is None else f"{row.neurons:,}",
             )
             for row in self.rows
         ]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        header = ("site", "activation", "parameter set", "shape", "neurons")
+        align = ("left", "left", "left", "right", "right")
         converted = sum(row.parameters != "kept" for row in self.rows)
         neurons = "?" if self.neurons is None else f"{self.neurons:,}"
-        kept = len(self.rows) - converted
-        return "\n".join(
-            [f"Model {self.model!r}: {converted} sites, {neurons} FS-neurons, {kept} activations kept"]
-            + lines[:1] + ["-" * len(max(lines, key=len))] + lines[1:]
-        )  # fmt: skip
+        return (
+            f"Model {self.model!r}: {converted} sites, {neurons} FS-neurons,"
+            f" {len(self.rows) - converted} activations kept\n"
+            + tabulate(table, header, colalign=align, disable_numparse=True)
+        )
 
 
 def conversion_report(model: keras.Model) -> ConversionReport:
@@ -254,10 +259,17 @@ def trace_sites(model: keras.Model) -> list[SiteRecord]:
         def call(self, inputs):
             return model(inputs, training=False)
 
-    inputs = keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), model.input)
+    inputs = keras.tree.map_structure(
+        lambda x: keras.KerasTensor(x.shape, x.dtype), input_structure(model)
+    )
     with record_spikes() as records:
         Run().compute_output_spec(inputs)
     return records
+
+
+def input_structure(model: keras.Model) -> Any:
+    """Symbolic inputs of a model, in the structure in which it takes them."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 # --- finding sites ------------------------------------------------------------------------------
@@ -461,6 +473,7 @@ class _Rewriter:
         self.replacement = replacement
         self.clones: dict[int, Any] = {}  # id of the original -> its clone
         self.companions: dict[int, keras.layers.Layer] = {}  # id of a clone -> what follows it
+        self.replacements: set[int] = set()  # ids of clones that are replacements themselves
         self.pairs: list[tuple[Any, Any]] = []  # layers whose weights are to be copied
 
     def rewrite(self, model: keras.Model) -> keras.Model:
@@ -492,6 +505,9 @@ class _Rewriter:
         return new
 
     def _call(self, clone: Any, *args: Any, **kwargs: Any) -> Any:
+        if id(clone) in self.replacements:
+            # Of what the original was called with, only its input means anything to an activation.
+            return clone(args[0] if args else next(iter(kwargs.values())))
         y = clone(*args, **kwargs)
         return self.companions[id(clone)](y) if id(clone) in self.companions else y
 
@@ -511,6 +527,7 @@ class _Rewriter:
             name = op.name if is_activation else self._free_name(f"{op.name}_{_base_name(site.activation)}")
             new = self.replacement(site, name, dtype)
             if new is not None and is_activation:
+                self.replacements.add(id(new))
                 return new
             if new is not None:
                 clone = self._paired_clone(op, linear=True)
@@ -561,4 +578,4 @@ def _random_inputs(model: keras.Model) -> Any:
             return random.normal(size=shape).astype("float32")
         return random.integers(0, 2, size=shape).astype(x.dtype)
 
-    return keras.tree.map_structure(sample, model.input)
+    return keras.tree.map_structure(sample, input_structure(model))

@@ -11,7 +11,9 @@ import dataclasses
 import math
 import os
 import pathlib
+import queue
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -120,16 +122,18 @@ def _load_cifar10(split: str, data_dir: str | os.PathLike | None) -> Dataset:
     folder = pathlib.Path(
         data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     ).expanduser()
-    builder = tfds.builder("cifar10", data_dir=folder)
     try:
-        if not pathlib.Path(builder.data_dir).exists():
+        prepared = (folder / "cifar10").is_dir()
+        if not prepared:
             _require_host(CIFAR10_HOST)
-            builder.download_and_prepare()
-        arrays = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
+        arrays = tfds.as_numpy(
+            tfds.load("cifar10", split=split, data_dir=folder, batch_size=-1, download=not prepared)
+        )
     except Exception as error:  # whatever tensorflow-datasets or the network raises
+        reason = str(error).strip().splitlines() or [""]
         raise DatasetUnavailable(
-            f"no CIFAR-10 in {folder} and no download ({_first_line(error)}); pass"
-            " --data_dir=FOLDER, a tensorflow-datasets folder that holds cifar10/"
+            f"no CIFAR-10 in {folder} ({type(error).__name__}: {reason[0]}); pass --data_dir=FOLDER,"
+            " a tensorflow-datasets folder that holds cifar10/, or connect to the internet"
         ) from error
     images, labels = arrays["image"], arrays["label"].astype(np.int32)
     return Dataset("cifar10", split, images, labels, padding=4, flip=True)
@@ -152,15 +156,27 @@ _LOADERS: dict[str, Callable[[str, str | os.PathLike | None], Dataset]] = {
     "cifar10": _load_cifar10,
     "digits": _load_digits,
 }
+NAMES = tuple(_LOADERS)
 
 
 def _require_host(host: str) -> None:
-    """Fails within seconds where a download would hang: no name server, no route, no proxy."""
-    if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy")):
+    """Fails within seconds where a download would hang for minutes."""
+    if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
         return
-    with socket.create_connection((host, 443), timeout=CONNECT_SECONDS):
-        pass
+    errors: queue.Queue[OSError | None] = queue.Queue()
 
+    def connect() -> None:
+        try:
+            with socket.create_connection((host, 443), timeout=CONNECT_SECONDS):
+                errors.put(None)
+        except OSError as error:
+            errors.put(error)
 
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    # In a thread of its own: looking up a name has no time-out.
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        error = errors.get(timeout=CONNECT_SECONDS)
+    except queue.Empty:
+        error = TimeoutError(f"{host} does not answer")
+    if error is not None:
+        raise error

@@ -138,8 +138,8 @@ def relu_parameters(K: int = 10, alpha: float = 25.0) -> FSParameters:
     """
     if isinstance(K, bool) or not isinstance(K, (int, np.integer)) or K < 1:
         raise ValueError(f"K must be a number of time steps, an integer >= 1, got {K!r}")
-    smallest = float(np.finfo(np.float32).tiny)
-    if not (np.isfinite(alpha) and alpha <= np.finfo(np.float32).max and alpha * 2.0**-K >= smallest):
+    smallest, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+    if not (np.isfinite(alpha) and alpha <= largest and alpha * 2.0**-K >= smallest):
         raise ValueError(
             f"alpha must be positive, and alpha 2^-K a normal float32: got alpha={alpha!r}, K={K}"
         )

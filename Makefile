@@ -1,0 +1,40 @@
+# make reproduce   the virtual environment, then Table 2 and its plot from the shipped weights
+# make test        the virtual environment, then all tests
+# make help        everything else
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+# Folder of tensorflow-datasets: DATA_DIR=..., or one beside the project, or the usual one.
+DATA_DIR ?= $(patsubst %/,%,$(wildcard ../shared/tensorflow_datasets/))
+ifneq ($(DATA_DIR),)
+export TFDS_DATA_DIR := $(DATA_DIR)
+endif
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help reproduce test table2 benchmark clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z0-9_]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+reproduce: table2  ## install, then Table 2 and its plot from the shipped weights (a few minutes)
+
+test: $(VENV)/installed  ## install, then all tests
+	$(RUN) -m pytest tests
+
+table2: $(VENV)/installed  ## Table 2: CIFAR-10 where it is or can be downloaded, else digits
+	$(RUN) -m experiments.table2
+
+benchmark: $(VENV)/installed  ## time of FS-neurons against the activations that they replace
+	$(RUN) -m experiments.benchmark
+
+clean:  ## remove what make and the tests made, except the results
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --editable ".[test]"
+	touch $@

@@ -1,0 +1,198 @@
+"""Table 2: accuracy and spikes of FS-converted networks, beside the paper's figures.
+
+    python -m experiments.table2                         # CIFAR-10 where it is, else digits
+    python -m experiments.table2 --data=cifar10 --models=resnet20 --K=6 --alpha=10
+    python -m experiments.table2 --data=digits
+
+Writes table2.json and table2.png (digits: table2_digits.*) to --output_dir.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+
+from absl import app, flags
+from tabulate import tabulate
+
+import fs_neurons as fs
+from experiments import results
+from experiments.plotting import ANN, PAPER, SNN, plt, save
+from fs_neurons import datasets, models
+from fs_neurons.evaluation import evaluate
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("data", "auto", ["auto", *datasets.NAMES], "Data set; auto: CIFAR-10, else digits.")
+flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets that holds cifar10/.")
+flags.DEFINE_list("models", None, "Networks, of those in the table; all of them when missing.")
+flags.DEFINE_integer("K", 10, "Time steps of FS-ReLU.", lower_bound=1)
+flags.DEFINE_float("alpha", 25.0, "Upper end of the range of FS-ReLU.")
+flags.DEFINE_integer("batch_size", 250, "Images per forward pass.", lower_bound=1)
+flags.DEFINE_integer("limit", None, "Use only the first so many test images.", lower_bound=1)
+flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder for the results.")
+
+NETWORKS = {
+    "cifar10": ("resnet50", "resnet20", "resnet14", "resnet8", "se_resnet20_swish"),
+    "digits": ("resnet8", "se_resnet8_swish"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperRow:
+    """A row of the paper's Table 2: accuracies in per cent, neurons, spikes per image."""
+
+    ann: float
+    snn: float
+    neurons: int
+    spikes: int
+
+
+PAPER_ROWS = {
+    "resnet50": PaperRow(92.99, 92.42, 475_136, 647_245),
+    "resnet20": PaperRow(91.58, 91.45, 188_416, 261_779),
+    "resnet14": PaperRow(90.49, 90.39, 131_072, 190_107),
+    "resnet8": PaperRow(87.22, 87.05, 73_728, 103_753),
+}
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    try:
+        relu = fs.relu_parameters(FLAGS.K, FLAGS.alpha)
+        data = _load()
+        names = _networks(data.name)
+    except (ValueError, datasets.DatasetUnavailable) as error:
+        sys.exit(f"table2: {error}")
+    rows, missing = [], []
+    for name in names:
+        try:
+            model = models.pretrained(name, data.name)
+        except FileNotFoundError as error:
+            missing.append(str(error))
+            continue
+        rows.append(measure(name, model, data, relu))
+
+    for line in missing:
+        print(line)
+    if not rows:
+        sys.exit("table2: no network has weights")
+    print(as_table(rows, data, relu))
+    output = pathlib.Path(FLAGS.output_dir)
+    stem = "table2" if data.name == "cifar10" else f"table2_{data.name}"
+    made_by = results.provenance(f"{data.name} test set", len(data))
+    results.write_json(
+        output / f"{stem}.json", {**made_by, "K": FLAGS.K, "alpha": FLAGS.alpha, "rows": rows}
+    )
+    save(plot(rows, data.name), output / f"{stem}.png")
+    print(f"Written to {output / stem}.json and .png")
+
+
+def measure(name: str, model, data: datasets.Dataset, relu: fs.FSParameters) -> dict:
+    """One row: the network and its FS-conversion over all images of `data`."""
+    activations = {"relu": relu} if name in PAPER_ROWS else {}
+    snn = fs.convert(model, **activations)
+    ann_result = evaluate(model, data, batch_size=FLAGS.batch_size, verbose=sys.stderr.isatty())
+    snn_result = evaluate(snn, data, batch_size=FLAGS.batch_size, verbose=sys.stderr.isatty())
+    neurons = fs.conversion_report(snn).neurons
+    return {
+        "network": name,
+        "ann": round(100 * ann_result.accuracy, 4),
+        "snn": round(100 * snn_result.accuracy, 4),
+        "agreement": round(100 * float((ann_result.predictions == snn_result.predictions).mean()), 4),
+        "neurons": neurons,
+        "spikes_per_image": snn_result.spikes_per_image,
+        "spikes_per_neuron": snn_result.spikes_per_image / neurons,
+        "ann_images_per_second": round(len(data) / ann_result.seconds, 1),
+        "snn_images_per_second": round(len(data) / snn_result.seconds, 1),
+        "time_ratio": round(snn_result.seconds / ann_result.seconds, 3),
+        "paper": dataclasses.asdict(PAPER_ROWS[name]) if name in PAPER_ROWS and data.name == "cifar10" else None,
+    }
+
+
+def as_table(rows: list[dict], data: datasets.Dataset, relu: fs.FSParameters) -> str:
+    """The table as text; with the paper's figures where they were measured on the same data."""
+    with_paper = data.name == "cifar10"
+    header = ["network", "ANN %", "SNN %", "difference", "neurons", "spikes/image", "spikes/neuron",
+              "ANN images/s", "SNN images/s", "time SNN/ANN"]  # fmt: skip
+    if with_paper:
+        header += ["paper: ANN %", "SNN %", "neurons", "spikes"]
+    lines = []
+    for row in rows:
+        line = [
+            row["network"], f"{row['ann']:.2f}", f"{row['snn']:.2f}", f"{row['snn'] - row['ann']:+.2f}",
+            f"{row['neurons']:,}", f"{row['spikes_per_image']:,.0f}", f"{row['spikes_per_neuron']:.2f}",
+            f"{row['ann_images_per_second']:,.0f}", f"{row['snn_images_per_second']:,.0f}",
+            f"{row['time_ratio']:.2f}",
+        ]  # fmt: skip
+        if with_paper:
+            paper = row["paper"]
+            line += (
+                [f"{paper['ann']:.2f}", f"{paper['snn']:.2f}", f"{paper['neurons']:,}", f"{paper['spikes']:,}"]
+                if paper
+                else ["-"] * 4
+            )
+        lines.append(line)
+    title = (
+        f"{data.name}, {len(data):,} test images; FS-ReLU with K={relu.K}, alpha={relu.alpha:g};"
+        " FS-Swish K=16 and FS-sigmoid K=12 as published"
+    )
+    align = ["left"] + ["right"] * (len(header) - 1)
+    return f"{title}\n{tabulate(lines, header, colalign=align, disable_numparse=True)}"
+
+
+def plot(rows: list[dict], data: str) -> plt.Figure:
+    """Accuracy of network and FS-conversion, and spikes per neuron."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 0.9 + 0.55 * len(rows)), sharey=True)
+    at = range(len(rows))[::-1]
+    left.barh([y + 0.18 for y in at], [r["ann"] for r in rows], 0.34, color=ANN, label="ANN")
+    left.barh([y - 0.18 for y in at], [r["snn"] for r in rows], 0.34, color=SNN, label="FS-neurons")
+    for y, row in zip(at, rows, strict=True):
+        left.text(row["ann"], y + 0.18, f" {row['ann']:.2f}", va="center", fontsize=7)
+        left.text(row["snn"], y - 0.18, f" {row['snn']:.2f}", va="center", fontsize=7)
+        right.text(row["spikes_per_neuron"], y, f" {row['spikes_per_neuron']:.2f}", va="center", fontsize=7)
+    low = min(min(r["ann"], r["snn"]) for r in rows)
+    left.set(yticks=list(at), yticklabels=[r["network"] for r in rows], xlim=(max(0, low - 5), 100))
+    left.set(xlabel="test accuracy (%)", title=f"Accuracy, {data}")
+    right.barh(list(at), [r["spikes_per_neuron"] for r in rows], 0.5, color=SNN, label="FS-neurons")
+    with_paper = [(y, r["paper"]) for y, r in zip(at, rows, strict=True) if r["paper"]]
+    if with_paper:
+        right.plot(
+            [p["spikes"] / p["neurons"] for _, p in with_paper], [y for y, _ in with_paper],
+            "|", color=PAPER, markersize=16, markeredgewidth=2, label="paper, spikes",
+        )  # fmt: skip
+        left.plot(
+            [p["snn"] for _, p in with_paper], [y - 0.18 for y, _ in with_paper],
+            "|", color=PAPER, markersize=10, markeredgewidth=2, label="paper, FS-neurons",
+        )  # fmt: skip
+        right.legend(loc="lower right")
+    right.set(xlabel="spikes per neuron and image", title="Spikes")
+    right.set_xlim(0, 1.2 * max(r["spikes_per_neuron"] for r in rows))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=7)
+    return figure
+
+
+def _load() -> datasets.Dataset:
+    if FLAGS.data == "auto":
+        data, note = datasets.load_auto("test", FLAGS.data_dir)
+        if note:
+            print(note)
+    else:
+        data = datasets.load(FLAGS.data, "test", FLAGS.data_dir)
+    return data.take(FLAGS.limit)
+
+
+def _networks(data: str) -> tuple[str, ...]:
+    chosen = tuple(FLAGS.models or NETWORKS[data])
+    unknown = [name for name in chosen if name not in NETWORKS[data]]
+    if unknown:
+        raise ValueError(
+            f"--models={','.join(unknown)}: not in the table of {data}; choose from"
+            f" {', '.join(NETWORKS[data])}"
+        )
+    return chosen
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,37 @@
+"""Packaging; everything that is imported is declared here."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "fs_neurons/__init__.py").read_text())[1]
+
+setup(
+    name="fs_neurons",
+    version=VERSION,
+    description="Few-spikes neurons: turns trained Keras networks into spiking ones",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["fs_neurons", "fs_neurons.*"]), "fs_neurons.params"],
+    # The folder params/ of the source tree becomes fs_neurons/params/ of an installed package.
+    package_dir={"fs_neurons.params": "params"},
+    package_data={
+        "fs_neurons": ["py.typed"],
+        "fs_neurons.params": ["*.json", "*/*.json", "*/*.weights.h5"],
+    },
+    install_requires=[
+        "tensorflow>=2.18",
+        "keras>=3.10",
+        "numpy>=1.26",
+        "absl-py>=2.0",
+        "matplotlib>=3.8",
+        "tabulate>=0.9",
+        "tensorflow-datasets>=4.9.7",
+        "importlib_resources>=6.0",  # tensorflow-datasets imports it without declaring it
+        "scikit-learn>=1.4",  # ships the digits
+    ],
+    extras_require={"test": ["pytest>=8.0", "hypothesis>=6.100"]},
+)

@@ -1,0 +1,35 @@
+"""Shared by all tests: a plain numpy FS-neuron, and where CIFAR-10 is."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def plain_loop(x, parameters):
+    """Equations (1)-(3) in numpy: response, spike train (..., K), spike count. NaN gives NaN."""
+    v = np.asarray(x, np.float32).copy()
+    y = np.zeros_like(v)
+    spikes = []
+    with np.errstate(invalid="ignore", over="ignore"):
+        for T, h, d in zip(parameters.T, parameters.h, parameters.d, strict=True):
+            z = (v >= T).astype(np.float32)
+            y = y + d * z
+            v = v - h * z
+            spikes.append(z)
+    y[np.isnan(x)] = np.nan
+    train = np.stack(spikes, axis=-1)
+    return y, train, train.sum(axis=-1).astype(np.int32)
+
+
+@pytest.fixture
+def cifar10_dir():
+    for folder in (os.environ.get("TFDS_DATA_DIR"), ROOT.parent / "shared" / "tensorflow_datasets"):
+        if folder and (pathlib.Path(folder) / "cifar10").is_dir():
+            return str(folder)
+    pytest.skip("needs CIFAR-10: set TFDS_DATA_DIR to a tensorflow-datasets folder that holds cifar10/")

@@ -1,0 +1,79 @@
+"""The experiments as a user runs them, small but real."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+
+def run(module, *flags, expect=0, **environment):
+    result = subprocess.run(
+        [sys.executable, "-m", f"experiments.{module}", *flags],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == expect, result.stderr[-3000:]
+    assert expect == 0 or "Traceback" not in result.stderr
+    return result.stdout if expect == 0 else result.stderr
+
+
+def test_table2_on_digits_prints_and_writes_the_same_numbers(tmp_path):
+    printed = run("table2", "--data=digits", f"--output_dir={tmp_path}")
+    result = json.loads((tmp_path / "table2_digits.json").read_text())
+    assert result["images"] == 599 and "experiments.table2" in result["command"]
+    assert [row["network"] for row in result["rows"]] == ["resnet8", "se_resnet8_swish"]
+    for row in result["rows"]:
+        assert row["ann"] >= 98 and abs(row["snn"] - row["ann"]) <= 1
+        assert f"{row['snn']:.2f}" in printed and f"{row['neurons']:,}" in printed
+        assert row["spikes_per_neuron"] == pytest.approx(row["spikes_per_image"] / row["neurons"])
+    assert "paper" not in printed
+    assert (tmp_path / "table2_digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_table2_on_cifar10_puts_the_paper_beside(tmp_path, cifar10_dir):
+    printed = run(
+        "table2", f"--data_dir={cifar10_dir}", "--models=resnet8", "--limit=300", "--K=4", "--alpha=8",
+        f"--output_dir={tmp_path}",
+    )  # fmt: skip
+    assert "103,753" in printed and "87.22" in printed and "K=4, alpha=8" in printed
+    row = json.loads((tmp_path / "table2.json").read_text())["rows"][0]
+    assert row["neurons"] == 73_728 and row["paper"]["spikes"] == 103_753
+
+
+def test_table2_falls_back_to_digits_in_one_line(tmp_path):
+    printed = run("table2", f"--data_dir={tmp_path}/none", "--limit=50", f"--output_dir={tmp_path}",
+                  https_proxy="", HTTPS_PROXY="", all_proxy="", ALL_PROXY="")  # fmt: skip
+    assert (tmp_path / "table2_digits.json").exists() == printed.startswith("Falling back")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data=digits", "--models=resnet50"], "--models=resnet50"),
+        (["--data=digits", "--alpha=-1"], "alpha"),
+        (["--data=digits", "--K=0"], "K"),
+        (["--data=mnist"], "data"),
+        (["stray"], "stray"),
+    ],
+)
+def test_table2_refuses_wrong_flags_in_a_line(flags, message, tmp_path):
+    assert message in run("table2", *flags, f"--output_dir={tmp_path}", expect=1)
+
+
+def test_training_script_writes_weights_history_and_summary(tmp_path):
+    run("train_cifar10", "--data=digits", "--epochs=2", "--limit=256", f"--output_dir={tmp_path}")
+    summary = json.loads((tmp_path / "resnet8.json").read_text())
+    assert "--epochs=2" in summary["command"] and 0 <= summary["test_accuracy"] <= 1
+    assert len((tmp_path / "resnet8.csv").read_text().splitlines()) == 3
+    assert (tmp_path / "resnet8.weights.h5").exists()
+    assert not list(tmp_path.glob("*.npz")) and not list(tmp_path.glob(".*"))
+
+
+def test_benchmark_prints_ratios(tmp_path):
+    printed = run("benchmark", "--elements=10000", "--rounds=2", f"--output_dir={tmp_path}")
+    ratios = json.loads((tmp_path / "benchmark.json").read_text())["ratios"]
+    assert all(value > 0 for value in ratios.values())
+    assert "FS-Swish K=16, unrolled graph / FS-Swish K=16" in printed
