@@ -12,7 +12,7 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help reproduce test table2 benchmark clean
+.PHONY: help reproduce test table2 figure2 figure3 figure4 benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -25,6 +25,12 @@ test: $(VENV)/installed  ## install, then all tests
 
 table2: $(VENV)/installed  ## Table 2: CIFAR-10 where it is or can be downloaded, else digits
 	$(RUN) -m experiments.table2
+
+figure2 figure3 figure4: $(VENV)/installed
+	$(RUN) -m experiments.$@
+figure2:  ## Swish by FS-neurons, published and fitted
+figure3:  ## the sigmoid by FS-neurons, published and fitted
+figure4:  ## ReLU by FS-neurons
 
 benchmark: $(VENV)/installed  ## time of FS-neurons against the activations that they replace
 	$(RUN) -m experiments.benchmark

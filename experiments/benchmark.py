@@ -71,11 +71,13 @@ def main(argv: list[str]) -> None:
     if keras.backend.backend() != "tensorflow":
         sys.exit("benchmark: compares with TensorFlow's operations; set KERAS_BACKEND=tensorflow")
     x = keras.ops.convert_to_tensor(
-        np.random.default_rng(0).normal(-0.112, np.sqrt(1.99), (1, FLAGS.elements)).astype("float32")
+        np.random.default_rng(0)
+        .normal(-0.112, np.sqrt(1.99), (1, FLAGS.elements))
+        .astype("float32")
     )
     functions = contestants()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for name, function in functions.items():
+    for function in functions.values():
         function(x)  # compile
     for _ in range(FLAGS.rounds):
         for name, function in functions.items():
@@ -83,21 +85,32 @@ def main(argv: list[str]) -> None:
             np.asarray(function(x)[0, 0])  # waits for the result
             seconds[name].append(time.perf_counter() - started)
 
-    nanoseconds = {name: np.percentile(s, [25, 50, 75]) / FLAGS.elements * 1e9 for name, s in seconds.items()}
+    nanoseconds = {
+        name: np.percentile(s, [25, 50, 75]) / FLAGS.elements * 1e9 for name, s in seconds.items()
+    }
     ratios = {
-        f"{a} / {b}": float(np.median(np.array(seconds[a]) / np.array(seconds[b]))) for a, b in RATIOS
+        f"{a} / {b}": float(np.median(np.array(seconds[a]) / np.array(seconds[b])))
+        for a, b in RATIOS
     }
     print(f"{FLAGS.elements:,} gate inputs, {FLAGS.rounds} rounds, ns per gate input")
     rows = [(name, *(f"{q:.2f}" for q in quartiles)) for name, quartiles in nanoseconds.items()]
     print(tabulate(rows, ("", "lower quartile", "median", "upper quartile"), disable_numparse=True))
-    print(tabulate([(k, f"{v:.2f}") for k, v in ratios.items()], ("median ratio", ""), disable_numparse=True))
+    print(
+        tabulate(
+            [(k, f"{v:.2f}") for k, v in ratios.items()],
+            ("median ratio", ""),
+            disable_numparse=True,
+        )
+    )
     path = pathlib.Path(FLAGS.output_dir) / "benchmark.json"
     results.write_json(
         path,
         {
             **results.provenance("normal gate inputs, mean -0.112, variance 1.99", 0),
             "elements": FLAGS.elements,
-            "ns_quartiles": {name: [round(float(v), 4) for v in q] for name, q in nanoseconds.items()},
+            "ns_quartiles": {
+                name: [round(float(v), 4) for v in q] for name, q in nanoseconds.items()
+            },
             "ratios": {name: round(value, 3) for name, value in ratios.items()},
         },
     )

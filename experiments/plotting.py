@@ -8,9 +8,9 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-from fs_neurons.files import write_atomically  # noqa: E402
+from fs_neurons.files import write_atomically
 
 ANN = "#c1272d"  # the function, or the network, that is emulated: red as in the paper
 SNN = "#0f5fa8"  # FS-neurons: blue as in the paper

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import importlib.metadata
 import json
@@ -10,6 +11,7 @@ import pathlib
 import platform
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -38,3 +40,11 @@ def write_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
     with write_atomically(path) as file:
         json.dump(content, file, indent=2, allow_nan=False)
         file.write("\n")
+
+
+def write_csv(path: str | os.PathLike, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Writes columns of equal length as CSV, atomically."""
+    with write_atomically(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))

@@ -23,7 +23,9 @@ from fs_neurons import datasets, models
 from fs_neurons.evaluation import evaluate
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("data", "auto", ["auto", *datasets.NAMES], "Data set; auto: CIFAR-10, else digits.")
+flags.DEFINE_enum(
+    "data", "auto", ["auto", *datasets.NAMES], "Data set; auto: CIFAR-10, else digits."
+)
 flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets that holds cifar10/.")
 flags.DEFINE_list("models", None, "Networks, of those in the table; all of them when missing.")
 flags.DEFINE_integer("K", 10, "Time steps of FS-ReLU.", lower_bound=1)
@@ -100,14 +102,18 @@ def measure(name: str, model, data: datasets.Dataset, relu: fs.FSParameters) -> 
         "network": name,
         "ann": round(100 * ann_result.accuracy, 4),
         "snn": round(100 * snn_result.accuracy, 4),
-        "agreement": round(100 * float((ann_result.predictions == snn_result.predictions).mean()), 4),
+        "agreement": round(
+            100 * float((ann_result.predictions == snn_result.predictions).mean()), 4
+        ),
         "neurons": neurons,
         "spikes_per_image": snn_result.spikes_per_image,
         "spikes_per_neuron": snn_result.spikes_per_image / neurons,
         "ann_images_per_second": round(len(data) / ann_result.seconds, 1),
         "snn_images_per_second": round(len(data) / snn_result.seconds, 1),
         "time_ratio": round(snn_result.seconds / ann_result.seconds, 3),
-        "paper": dataclasses.asdict(PAPER_ROWS[name]) if name in PAPER_ROWS and data.name == "cifar10" else None,
+        "paper": dataclasses.asdict(PAPER_ROWS[name])
+        if name in PAPER_ROWS and data.name == "cifar10"
+        else None,
     }
 
 
@@ -129,7 +135,12 @@ def as_table(rows: list[dict], data: datasets.Dataset, relu: fs.FSParameters) ->
         if with_paper:
             paper = row["paper"]
             line += (
-                [f"{paper['ann']:.2f}", f"{paper['snn']:.2f}", f"{paper['neurons']:,}", f"{paper['spikes']:,}"]
+                [
+                    f"{paper['ann']:.2f}",
+                    f"{paper['snn']:.2f}",
+                    f"{paper['neurons']:,}",
+                    f"{paper['spikes']:,}",
+                ]
                 if paper
                 else ["-"] * 4
             )
@@ -144,32 +155,47 @@ def as_table(rows: list[dict], data: datasets.Dataset, relu: fs.FSParameters) ->
 
 def plot(rows: list[dict], data: str) -> plt.Figure:
     """Accuracy of network and FS-conversion, and spikes per neuron."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 0.9 + 0.55 * len(rows)), sharey=True)
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(8, 1.4 + 0.45 * len(rows)), sharey=True, layout="constrained"
+    )
     at = range(len(rows))[::-1]
-    left.barh([y + 0.18 for y in at], [r["ann"] for r in rows], 0.34, color=ANN, label="ANN")
-    left.barh([y - 0.18 for y in at], [r["snn"] for r in rows], 0.34, color=SNN, label="FS-neurons")
+    # Points, not bars: the axis of accuracies does not begin at zero.
+    left.plot([r["ann"] for r in rows], at, "o", color=ANN, markersize=8, label="ANN")
+    left.plot([r["snn"] for r in rows], at, "o", color=SNN, markersize=5, label="FS-neurons")
+    right.barh(list(at), [r["spikes_per_neuron"] for r in rows], 0.5, color=SNN)
     for y, row in zip(at, rows, strict=True):
-        left.text(row["ann"], y + 0.18, f" {row['ann']:.2f}", va="center", fontsize=7)
-        left.text(row["snn"], y - 0.18, f" {row['snn']:.2f}", va="center", fontsize=7)
-        right.text(row["spikes_per_neuron"], y, f" {row['spikes_per_neuron']:.2f}", va="center", fontsize=7)
-    low = min(min(r["ann"], r["snn"]) for r in rows)
-    left.set(yticks=list(at), yticklabels=[r["network"] for r in rows], xlim=(max(0, low - 5), 100))
-    left.set(xlabel="test accuracy (%)", title=f"Accuracy, {data}")
-    right.barh(list(at), [r["spikes_per_neuron"] for r in rows], 0.5, color=SNN, label="FS-neurons")
+        left.annotate(f"{row['ann']:.2f} → {row['snn']:.2f}", (row["ann"], y), (0, 7),
+                      textcoords="offset points", ha="center", fontsize=7)  # fmt: skip
+        right.text(
+            row["spikes_per_neuron"], y, f" {row['spikes_per_neuron']:.2f}", va="center", fontsize=7
+        )
     with_paper = [(y, r["paper"]) for y, r in zip(at, rows, strict=True) if r["paper"]]
     if with_paper:
-        right.plot(
-            [p["spikes"] / p["neurons"] for _, p in with_paper], [y for y, _ in with_paper],
-            "|", color=PAPER, markersize=16, markeredgewidth=2, label="paper, spikes",
-        )  # fmt: skip
+        heights = [y for y, _ in with_paper]
+        marks = {
+            "marker": "|",
+            "linestyle": "",
+            "color": PAPER,
+            "markersize": 18,
+            "markeredgewidth": 2,
+        }
         left.plot(
-            [p["snn"] for _, p in with_paper], [y - 0.18 for y, _ in with_paper],
-            "|", color=PAPER, markersize=10, markeredgewidth=2, label="paper, FS-neurons",
-        )  # fmt: skip
-        right.legend(loc="lower right")
+            [p["snn"] for _, p in with_paper], heights, **marks, label="FS-neurons in the paper"
+        )
+        right.plot([p["spikes"] / p["neurons"] for _, p in with_paper], heights, **marks)
+    shown = [
+        v for r in rows for v in (r["ann"], r["snn"], *([r["paper"]["snn"]] if r["paper"] else []))
+    ]
+    left.set(
+        yticks=list(at), yticklabels=[r["network"] for r in rows], ylim=(-0.6, len(rows) - 0.3)
+    )
+    left.set(
+        xlim=(min(shown) - 1, max(shown) + 1), xlabel="test accuracy (%)", title=f"Accuracy, {data}"
+    )
+    left.grid(axis="x", linewidth=0.3)
     right.set(xlabel="spikes per neuron and image", title="Spikes")
     right.set_xlim(0, 1.2 * max(r["spikes_per_neuron"] for r in rows))
-    figure.legend(*left.get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=7)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

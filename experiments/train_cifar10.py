@@ -26,9 +26,13 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("model", "resnet8", sorted(models.NETWORKS), "Network to train.")
 flags.DEFINE_enum("data", "cifar10", sorted(models.INPUT_SHAPES), "Data set to train on.")
 flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets that holds cifar10/.")
-flags.DEFINE_enum("recipe", "fast", sorted(training.RECIPES), "How to train: see fs_neurons/training.py.")
+flags.DEFINE_enum(
+    "recipe", "fast", sorted(training.RECIPES), "How to train: see fs_neurons/training.py."
+)
 flags.DEFINE_integer("epochs", None, "Epochs, instead of the recipe's.", lower_bound=1)
-flags.DEFINE_float("learning_rate", None, "Peak learning rate, instead of the recipe's.", lower_bound=0)
+flags.DEFINE_float(
+    "learning_rate", None, "Peak learning rate, instead of the recipe's.", lower_bound=0
+)
 flags.DEFINE_integer("seed", 0, "Seed of initial weights, order and augmentation.")
 flags.DEFINE_integer("limit", None, "Use only the first so many training images.", lower_bound=1)
 flags.DEFINE_string("output_dir", None, "Folder for the results; params/DATA when missing.")
@@ -56,8 +60,14 @@ def main(argv: list[str]) -> None:
         train_set = datasets.load(FLAGS.data, "train", FLAGS.data_dir).take(FLAGS.limit)
         test_set = datasets.load(FLAGS.data, "test", FLAGS.data_dir)
         history = training.train(
-            model, train_set, test_set, recipe, seed=FLAGS.seed, checkpoint=checkpoint,
-            resume=FLAGS.resume, on_epoch=_log,
+            model,
+            train_set,
+            test_set,
+            recipe,
+            seed=FLAGS.seed,
+            checkpoint=checkpoint,
+            resume=FLAGS.resume,
+            on_epoch=_log,
         )
     except (datasets.DatasetUnavailable, training.CheckpointError) as error:
         sys.exit(f"train_cifar10: {error}")
@@ -82,7 +92,9 @@ def main(argv: list[str]) -> None:
         json.dump(summary, file, indent=2)
         file.write("\n")
     checkpoint.unlink()
-    print(f"{FLAGS.model} on {FLAGS.data}: test accuracy {summary['test_accuracy']:.2%}, written to {weights}")
+    print(
+        f"{FLAGS.model} on {FLAGS.data}: test accuracy {summary['test_accuracy']:.2%}, written to {weights}"
+    )
 
 
 def _log(row: dict) -> None:

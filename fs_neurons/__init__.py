@@ -1,9 +1,9 @@
 """Few-spikes neurons: turns trained Keras networks into spiking ones, about two spikes per neuron.
 
-    import fs_neurons as fs
+import fs_neurons as fs
 
-    snn = fs.convert(model)              # a new keras.Model; weights unchanged
-    print(fs.conversion_report(snn))
+snn = fs.convert(model)              # a new keras.Model; weights unchanged
+print(fs.conversion_report(snn))
 """
 
 from fs_neurons.conversion import ConversionError, conversion_report, convert, verify

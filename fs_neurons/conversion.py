@@ -33,10 +33,7 @@ _STAY = ("linear", "softmax", "log_softmax")
 # Layers that apply their `activation` to their output and to nothing else, so that it can be split off.
 _SPLITTABLE = tuple(
     cls
-    for name in (
-        "Dense EinsumDense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose"
-        " DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D"
-    ).split()
+    for name in ["Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D"]
     for cls in [getattr(layers, name)]
 )
 _ACTIVATION_LAYERS = (
@@ -166,7 +163,9 @@ def verify(model: keras.Model, inputs: Any = None, tolerance: float = 1e-6) -> f
     actual = keras.tree.flatten(twin(inputs, training=False))
     for a, b in zip(expected, actual, strict=True):
         a, b = ops.convert_to_numpy(a), ops.convert_to_numpy(b)
-        difference = float(np.max(np.abs(a - b), initial=0)) / max(1.0, float(np.max(np.abs(a), initial=0)))
+        difference = float(np.max(np.abs(a - b), initial=0)) / max(
+            1.0, float(np.max(np.abs(a), initial=0))
+        )
         worst = max(worst, difference) if np.isfinite(difference) else math.inf
     if not worst <= tolerance:
         raise ConversionError(
@@ -244,7 +243,11 @@ def conversion_report(model: keras.Model) -> ConversionReport:
         shape = record.shape[1:]
         neurons = None if None in shape else math.prod(shape)
         layer = record.layer
-        rows.append(ReportRow(layer.name, layer.activation_name or "?", layer.parameters.name, shape, neurons))
+        rows.append(
+            ReportRow(
+                layer.name, layer.activation_name or "?", layer.parameters.name, shape, neurons
+            )
+        )
     if not rows:
         raise ConversionError(f"model {model.name!r} has no FS layer: convert it first")
     for site in find_sites(model):
@@ -309,7 +312,9 @@ def _walk(model: keras.Model) -> Iterator[tuple[Any, Site]]:
 
 
 def _is_rewritable(op: Any) -> bool:
-    return isinstance(op, keras.Sequential) or (isinstance(op, keras.Model) and hasattr(op, "operations"))
+    return isinstance(op, keras.Sequential) or (
+        isinstance(op, keras.Model) and hasattr(op, "operations")
+    )
 
 
 def _operations(model: keras.Model) -> list[Any]:
@@ -365,13 +370,17 @@ def _described(target: Any, name: str) -> Site | None:
     if isinstance(target, keras.Operation):
         activation = _snake_case(type(target).__name__)
         # An ordinary operation (add, reshape, matmul, ...) is no activation.
-        if not isinstance(target, _ACTIVATION_LAYERS) and not hasattr(keras.activations, activation):
+        if not isinstance(target, _ACTIVATION_LAYERS) and not hasattr(
+            keras.activations, activation
+        ):
             return None
         function = target if isinstance(target, layers.Layer) else target.call
     else:
         activation = getattr(target, "__name__", type(target).__name__)
         function = target
-    activation = {"re_lu": "relu", "leaky_re_lu": "leaky_relu", "p_re_lu": "prelu"}.get(activation, activation)
+    activation = {"re_lu": "relu", "leaky_re_lu": "leaky_relu", "p_re_lu": "prelu"}.get(
+        activation, activation
+    )
     activation = canonical_name(activation)
     if activation in _STAY:
         return None
@@ -389,10 +398,14 @@ def _described(target: Any, name: str) -> Site | None:
     options = {key: float(v) if not isinstance(v, bool) else v for key, v in options.items()}
     max_value = options.get("max_value") if activation == "relu" and len(options) == 1 else None
     if options:
-        listed = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in options.items())
+        listed = ", ".join(
+            f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in options.items()
+        )
         activation = f"{activation}({listed})"
     if isinstance(target, layers.PReLU):
-        return Site(name, "prelu", function, convertible=False, reason="its slopes are trained weights")
+        return Site(
+            name, "prelu", function, convertible=False, reason="its slopes are trained weights"
+        )
     return Site(name, activation, function, max_value)
 
 
@@ -444,7 +457,8 @@ def _parameters_for(site: Site, chosen: dict[str, FSParameters]) -> FSParameters
 
 def _listing(sites: list[Site]) -> str:
     return "; ".join(
-        f"{site.name!r} ({site.activation}{': ' + site.reason if site.reason else ''})" for site in sites
+        f"{site.name!r} ({site.activation}{': ' + site.reason if site.reason else ''})"
+        for site in sites
     )
 
 
@@ -523,8 +537,14 @@ class _Rewriter:
         dtype = getattr(op, "dtype_policy", None)
         if site is not None:
             inner = op.layer if isinstance(op, _WRAPPERS) else op
-            is_activation = isinstance(inner, _ACTIVATION_LAYERS) or not isinstance(op, layers.Layer)
-            name = op.name if is_activation else self._free_name(f"{op.name}_{_base_name(site.activation)}")
+            is_activation = isinstance(inner, _ACTIVATION_LAYERS) or not isinstance(
+                op, layers.Layer
+            )
+            name = (
+                op.name
+                if is_activation
+                else self._free_name(f"{op.name}_{_base_name(site.activation)}")
+            )
             new = self.replacement(site, name, dtype)
             if new is not None and is_activation:
                 self.replacements.add(id(new))

@@ -1,8 +1,8 @@
 """Data sets as arrays of uint8 images and integer labels.
 
-    test = load("cifar10", "test")              # through tensorflow-datasets
-    test = load("digits", "test")               # ships inside scikit-learn: nothing is downloaded
-    images = standardise(test.images[:128])     # what the networks of Table 2 expect
+test = load("cifar10", "test")              # through tensorflow-datasets
+test = load("digits", "test")               # ships inside scikit-learn: nothing is downloaded
+images = standardise(test.images[:128])     # what the networks of Table 2 expect
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CIFAR10_HOST = "www.cs.toronto.edu"
 CONNECT_SECONDS = 10.0
 
 
-class DatasetUnavailable(RuntimeError):
+class DatasetUnavailable(RuntimeError):  # noqa: N818
     """The data set is neither on this machine nor can it be downloaded; the message says what to pass."""
 
 
@@ -161,7 +161,9 @@ NAMES = tuple(_LOADERS)
 
 def _require_host(host: str) -> None:
     """Fails within seconds where a download would hang for minutes."""
-    if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
+    if any(
+        os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+    ):
         return
     errors: queue.Queue[OSError | None] = queue.Queue()
 

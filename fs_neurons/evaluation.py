@@ -1,7 +1,7 @@
 """Accuracy and spikes of a network over a data set.
 
-    result = evaluate(snn, load("cifar10", "test"), batch_size=250)
-    result.accuracy, result.spikes_per_image, result.seconds
+result = evaluate(snn, load("cifar10", "test"), batch_size=250)
+result.accuracy, result.spikes_per_image, result.seconds
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def evaluate(
         count = len(images)
         scores, spikes_per_image = forward(np.resize(images, (batch_size, *images.shape[1:])))
         if np.isnan(scores[:count]).any():
-            raise ValueError(f"model {model.name!r} gives NaN on images {start}..{start + count - 1}")
+            raise ValueError(
+                f"model {model.name!r} gives NaN on images {start}..{start + count - 1}"
+            )
         predictions[start : start + count] = scores[:count].argmax(axis=1)
         spikes += int(spikes_per_image[:count].sum(dtype=np.int64))
         bar.add(count)

@@ -152,9 +152,7 @@ class FSReLU(FSActivation):
         ValueError: as `relu_parameters`.
     """
 
-    def __init__(
-        self, K: int = 10, alpha: float = 25.0, activation: str = "relu", **kwargs: Any
-    ):
+    def __init__(self, K: int = 10, alpha: float = 25.0, activation: str = "relu", **kwargs: Any):
         super().__init__(relu_parameters(K, alpha), activation, **kwargs)
 
     def get_config(self) -> dict[str, Any]:

@@ -309,7 +309,10 @@ def _nan_to_nan(x: Any, y: Any) -> Any:
 
 def _has_closed_form(parameters: FSParameters) -> bool:
     """Binary coded, and every multiple of alpha 2^-K below alpha is a float32."""
-    if parameters.alpha is None or parameters.alpha * 2.0**-parameters.K < np.finfo(np.float32).tiny:
+    if (
+        parameters.alpha is None
+        or parameters.alpha * 2.0**-parameters.K < np.finfo(np.float32).tiny
+    ):
         return False
     mantissa = int(np.ldexp(np.frexp(parameters.alpha)[0], FLOAT32_BITS))
     significant = FLOAT32_BITS - (mantissa & -mantissa).bit_length() + 1

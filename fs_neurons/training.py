@@ -78,7 +78,9 @@ class Recipe:
     def rate_at(self, progress: float) -> float:
         """Learning rate at `progress` in [0, 1) of the run."""
         if self.schedule == "steps":
-            return self.learning_rate * (1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01)
+            return self.learning_rate * (
+                1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
+            )
         warm_up = 0.2
         if progress < warm_up:
             return self.learning_rate * progress / warm_up
@@ -147,7 +149,9 @@ def train(
     for epoch in range(len(history), recipe.epochs):
         started = time.perf_counter()
         bar = keras.utils.Progbar(
-            steps_per_epoch, verbose=int(verbose), unit_name=f"step (epoch {epoch + 1}/{recipe.epochs})"
+            steps_per_epoch,
+            verbose=int(verbose),
+            unit_name=f"step (epoch {epoch + 1}/{recipe.epochs})",
         )
         losses, hits = [], []
         batches = augmented_batches(train_set, recipe.batch_size, seed, epoch)
@@ -218,10 +222,14 @@ def augmented_batches(data: Dataset, batch_size: int, seed: int, epoch: int):
     height, width = data.images.shape[1:3]
     pad = data.padding
     batch_size = min(batch_size, len(data))
-    padded = np.zeros((batch_size, height + 2 * pad, width + 2 * pad, data.images.shape[3]), np.float32)
+    padded = np.zeros(
+        (batch_size, height + 2 * pad, width + 2 * pad, data.images.shape[3]), np.float32
+    )
     for start in range(0, len(data) - batch_size + 1, batch_size):
         index = order[start : start + batch_size]
-        padded[:, pad : pad + height, pad : pad + width] = ops.convert_to_numpy(standardise(data.images[index]))
+        padded[:, pad : pad + height, pad : pad + width] = ops.convert_to_numpy(
+            standardise(data.images[index])
+        )
         offsets = random.integers(0, 2 * pad + 1, size=(batch_size, 2))
         images = np.empty((batch_size, height, width, data.images.shape[3]), np.float32)
         for image, source, (top, left) in zip(images, padded, offsets, strict=True):
@@ -238,9 +246,7 @@ def write_history(path: str | os.PathLike, history: list[dict[str, Any]]) -> Non
         writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")
         writer.writeheader()
         for row in history:
-            writer.writerow(
-                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-            )
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
 # --- one step of gradient descent, on TensorFlow and on JAX -------------------------------------
@@ -455,9 +461,7 @@ class _JaxStepper(_Stepper):
         self.state = {
             "trainable": [jnp.array(arrays[f"weight_{i}"]) for i in self.trainable_at],
             "other": [jnp.array(arrays[f"weight_{i}"]) for i in self.other_at],
-            "velocity": [
-                jnp.array(arrays[f"velocity_{i}"]) for i in range(len(self.trainable_at))
-            ],
+            "velocity": [jnp.array(arrays[f"velocity_{i}"]) for i in range(len(self.trainable_at))],
             "average": [jnp.array(arrays[f"average_{i}"]) for i in range(len(self.twin.weights))],
             "averaging": jnp.array(bool(arrays["averaging"])),
         }

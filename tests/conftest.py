@@ -32,4 +32,6 @@ def cifar10_dir():
     for folder in (os.environ.get("TFDS_DATA_DIR"), ROOT.parent / "shared" / "tensorflow_datasets"):
         if folder and (pathlib.Path(folder) / "cifar10").is_dir():
             return str(folder)
-    pytest.skip("needs CIFAR-10: set TFDS_DATA_DIR to a tensorflow-datasets folder that holds cifar10/")
+    pytest.skip(
+        "needs CIFAR-10: set TFDS_DATA_DIR to a tensorflow-datasets folder that holds cifar10/"
+    )

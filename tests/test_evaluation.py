@@ -54,6 +54,9 @@ def test_a_network_that_gives_nan_is_refused():
 
 def test_nothing_to_evaluate_is_refused():
     with pytest.raises(ValueError, match="0 images"):
-        evaluate(snn_of_one_layer(), dataclasses.replace(DATA, images=DATA.images[:0], labels=DATA.labels[:0]))
+        evaluate(
+            snn_of_one_layer(),
+            dataclasses.replace(DATA, images=DATA.images[:0], labels=DATA.labels[:0]),
+        )
     with pytest.raises(ValueError, match="batches of 0"):
         evaluate(snn_of_one_layer(), DATA, batch_size=0)

@@ -13,7 +13,9 @@ LAYERS = {
     "FSReLU K=3": lambda **k: fs.FSReLU(K=3, alpha=4.0, **k),
     "FSSwish": lambda **k: fs.FSSwish(**k),
     "FSSigmoid": lambda **k: fs.FSSigmoid(**k),
-    "FSActivation": lambda **k: fs.FSActivation(fs.FSParameters([0, 1], [1, 0.5], [2, 3], name="two"), **k),
+    "FSActivation": lambda **k: fs.FSActivation(
+        fs.FSParameters([0, 1], [1, 0.5], [2, 3], name="two"), **k
+    ),
 }
 
 
@@ -40,13 +42,16 @@ def test_saved_model_loads_with_its_parameters(make, tmp_path):
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16", "float32", "float64"])
 def test_arithmetic_is_float32_whatever_the_policy(make, policy):
+    if policy == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no float64 unless it is told so before anything else")
     layer = make(dtype=policy)
     y = layer(ops.convert_to_tensor(X, dtype=layer.compute_dtype))
     assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
     x = ops.convert_to_numpy(ops.cast(ops.cast(X, layer.compute_dtype), "float32"))
     expected = ops.cast(plain_loop(x, layer.parameters)[0], layer.compute_dtype)
     np.testing.assert_array_equal(
-        ops.convert_to_numpy(ops.cast(y, "float32")), ops.convert_to_numpy(ops.cast(expected, "float32"))
+        ops.convert_to_numpy(ops.cast(y, "float32")),
+        ops.convert_to_numpy(ops.cast(expected, "float32")),
     )
 
 
@@ -87,7 +92,9 @@ def test_a_model_of_fs_neurons_trains_further():
     assert np.abs(model.layers[0].get_weights()[0] - first).max() > 0.01
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="uses TensorFlow's gradient tape")
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="uses TensorFlow's gradient tape"
+)
 def test_gradient_is_the_surrogate_derivative():
     import tensorflow as tf
 
@@ -97,7 +104,9 @@ def test_gradient_is_the_surrogate_derivative():
         tape.watch(x)
         y = tf.reduce_sum(3.0 * neuron.response(x, p))
     np.testing.assert_allclose(
-        tape.gradient(y, x), 3.0 * ops.convert_to_numpy(neuron.surrogate_derivative(X, p)), rtol=1e-6
+        tape.gradient(y, x),
+        3.0 * ops.convert_to_numpy(neuron.surrogate_derivative(X, p)),
+        rtol=1e-6,
     )
 
 
@@ -106,7 +115,7 @@ def test_masks_pass_through():
     x = keras.layers.Embedding(10, 3, mask_zero=True)(inputs)
     x = fs.FSReLU()(x)
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(x))
-    full, half = model.predict(np.int32([[1, 2, 0, 0], [1, 2, 3, 4]]), verbose=0)
+    full, _ = model.predict(np.int32([[1, 2, 0, 0], [1, 2, 3, 4]]), verbose=0)
     unmasked = model.layers[-2](model.layers[1](np.int32([[1, 2, 0, 0]])))
     np.testing.assert_allclose(full, ops.convert_to_numpy(unmasked)[0, :2].mean(axis=0), rtol=1e-6)
 

@@ -9,7 +9,12 @@ from fs_neurons.evaluation import evaluate
 
 @pytest.mark.parametrize(
     ("name", "neurons", "sites"),
-    [("resnet50", 475_136, 49), ("resnet20", 188_416, 19), ("resnet14", 131_072, 13), ("resnet8", 73_728, 7)],
+    [
+        ("resnet50", 475_136, 49),
+        ("resnet20", 188_416, 19),
+        ("resnet14", 131_072, 13),
+        ("resnet8", 73_728, 7),
+    ],
 )
 def test_cifar_resnets_have_the_neurons_of_table_2(name, neurons, sites):
     report = fs.conversion_report(fs.convert(models.build(name)))
@@ -25,7 +30,10 @@ def test_squeeze_excite_adds_a_swish_and_a_sigmoid_per_block():
 
 def test_projections_only_where_the_shape_changes():
     names = [layer.name for layer in models.resnet_cifar(20).layers]
-    assert [n for n in names if n.endswith("shortcut")] == ["stage2_block1_shortcut", "stage3_block1_shortcut"]
+    assert [n for n in names if n.endswith("shortcut")] == [
+        "stage2_block1_shortcut",
+        "stage3_block1_shortcut",
+    ]
 
 
 @pytest.mark.parametrize("depth", [0, 2, 9, 21, -4])
@@ -74,5 +82,6 @@ def test_networks_survive_a_file(tmp_path):
     model.save(tmp_path / "model.keras")
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype("float32")
     np.testing.assert_array_equal(
-        keras.models.load_model(tmp_path / "model.keras").predict(x, verbose=0), model.predict(x, verbose=0)
+        keras.models.load_model(tmp_path / "model.keras").predict(x, verbose=0),
+        model.predict(x, verbose=0),
     )

@@ -21,7 +21,9 @@ def ties(p):
     """Gate inputs at which some membrane potential meets its threshold, and their neighbours."""
     at = np.concatenate([p.T, p.T + p.h, p.T + np.cumsum(p.h) - p.h, np.arange(-3, 300) * p.T[-1]])
     at = at.astype(np.float32)
-    return np.concatenate([at, np.nextafter(at, np.float32(np.inf)), np.nextafter(at, np.float32(-np.inf))])
+    return np.concatenate(
+        [at, np.nextafter(at, np.float32(np.inf)), np.nextafter(at, np.float32(-np.inf))]
+    )
 
 
 def gate_inputs(p, seed=0):
@@ -128,7 +130,9 @@ def test_spike_train_has_one_axis_more_and_sums_to_the_response():
     train = ops.convert_to_numpy(neuron.spike_train(x, SWISH))
     assert train.shape == (2, 3, 4, 16)
     assert set(np.unique(train)) == {0.0, 1.0}
-    np.testing.assert_allclose(train @ SWISH.d, ops.convert_to_numpy(neuron.response(x, SWISH)), atol=1e-5)
+    np.testing.assert_allclose(
+        train @ SWISH.d, ops.convert_to_numpy(neuron.response(x, SWISH)), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 0, 3), (2, 3, 4, 5)])
@@ -158,12 +162,16 @@ def test_published_swish_has_its_known_errors_and_values():
 
 def test_published_swish_fires_2_27_spikes_on_the_inputs_of_figure_5():
     x = np.random.default_rng(0).normal(-0.112, np.sqrt(1.99), 1_000_000).astype(np.float32)
-    assert float(ops.convert_to_numpy(neuron.spike_count(x, SWISH)).mean()) == pytest.approx(2.27, abs=0.005)
+    assert float(ops.convert_to_numpy(neuron.spike_count(x, SWISH)).mean()) == pytest.approx(
+        2.27, abs=0.005
+    )
 
 
 def test_published_sigmoid_has_its_known_error():
     x = np.linspace(-10, 10, 1_000_001).astype(np.float32)
-    error = (ops.convert_to_numpy(neuron.response(x, SIGMOID)) - 1 / (1 + np.exp(-x.astype(np.float64)))) ** 2
+    error = (
+        ops.convert_to_numpy(neuron.response(x, SIGMOID)) - 1 / (1 + np.exp(-x.astype(np.float64)))
+    ) ** 2
     assert error.mean() == pytest.approx(1.44e-4, abs=5e-7)
 
 

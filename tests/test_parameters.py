@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import numpy as np
@@ -76,16 +77,14 @@ def test_a_damaged_file_is_refused_with_its_name_and_entry(tmp_path, change, mes
 def test_whatever_a_file_holds_gives_a_set_or_a_value_error(content):
     if isinstance(content, dict):
         content = {**valid(), **content}
-    try:
+    with contextlib.suppress(ValueError):
         assert isinstance(parameters.from_dict(content), FSParameters)
-    except ValueError:
-        pass
 
 
 def test_text_that_is_not_json_is_refused(tmp_path):
     for text in ("", "{", "[" * 100_000, "\x00"):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(ValueError, match="bad.json"):
+        with pytest.raises(ValueError, match=r"bad\.json"):
             parameters.load(tmp_path / "bad.json")
 
 

@@ -14,14 +14,16 @@ from conftest import ROOT
 from fs_neurons import datasets, models, training
 from fs_neurons.training import RECIPES, CheckpointError, Recipe, augmented_batches
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() == "torch", reason="trains on TensorFlow and JAX")
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="trains on TensorFlow and JAX"
+)
 
 TRAIN = datasets.load("digits", "train").take(256)
 TEST = datasets.load("digits", "test").take(100)
 RECIPE = RECIPES["fast"].with_epochs(3)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -46,17 +48,19 @@ def test_training_lowers_the_loss_and_fills_the_history():
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
     assert [row["epoch"] for row in history] == list(range(1, 9))
     assert history[-1]["test_accuracy"] == training.accuracy(model, TEST)
-    assert [row["test_accuracy"] is None for row in history] == [True] * 4 + [False] + [True] * 2 + [False]
+    assert [row["test_accuracy"] is None for row in history] == [True] * 4 + [False] + [
+        True
+    ] * 2 + [False]
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])
 def test_resumed_run_gives_the_weights_of_an_uninterrupted_one(tmp_path, stop_after):
     def kill(row):
         if row["epoch"] == stop_after:
-            raise Killed
+            raise KilledError
 
     whole, history = trained()
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trained(checkpoint=tmp_path / "c.npz", on_epoch=kill)
     resumed, again = trained(checkpoint=tmp_path / "c.npz", resume=True)
     assert_same_weights(whole, resumed)
@@ -95,7 +99,9 @@ def test_a_foreign_checkpoint_is_refused_and_left_alone(checkpoint):
     with pytest.raises(CheckpointError, match="seed"):
         trained(seed=5, checkpoint=checkpoint, resume=True)
     with pytest.raises(CheckpointError, match="model"):
-        training.train(network("se_resnet8_swish"), TRAIN, TEST, RECIPE, checkpoint=checkpoint, resume=True)
+        training.train(
+            network("se_resnet8_swish"), TRAIN, TEST, RECIPE, checkpoint=checkpoint, resume=True
+        )
     np.savez(checkpoint.parent / "foreign.npz", a=np.ones(3))
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         trained(checkpoint=checkpoint.parent / "foreign.npz", resume=True)

@@ -1,7 +1,7 @@
 """Networks of the paper by name, and their trained weights in params/.
 
-    model = build("resnet20", "cifar10")        # untrained
-    model = pretrained("resnet20", "cifar10")   # with the weights of params/cifar10/
+model = build("resnet20", "cifar10")        # untrained
+model = pretrained("resnet20", "cifar10")   # with the weights of params/cifar10/
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ NETWORKS = {
     "resnet14": functools.partial(resnet_cifar, 14),
     "resnet20": functools.partial(resnet_cifar, 20),
     "resnet50": functools.partial(resnet_cifar, 50),
-    "se_resnet8_swish": functools.partial(
-        resnet_cifar, 8, activation="swish", squeeze_excite=True
-    ),
+    "se_resnet8_swish": functools.partial(resnet_cifar, 8, activation="swish", squeeze_excite=True),
     "se_resnet20_swish": functools.partial(
         resnet_cifar, 20, activation="swish", squeeze_excite=True
     ),

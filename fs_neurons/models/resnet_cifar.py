@@ -75,9 +75,9 @@ def _block(x, filters, stride, activation, squeeze_excite, name):
 
 def _squeeze_excite(x, filters, activation, name):
     gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
-    gate = layers.Conv2D(
-        filters // SQUEEZE_RATIO, 1, activation=activation, name=f"{name}_reduce"
-    )(gate)
+    gate = layers.Conv2D(filters // SQUEEZE_RATIO, 1, activation=activation, name=f"{name}_reduce")(
+        gate
+    )
     gate = layers.Conv2D(filters, 1, activation="sigmoid", name=f"{name}_expand")(gate)
     return layers.Multiply(name=f"{name}_excite")([x, gate])
 

@@ -1,0 +1,42 @@
+"""Figure 2: the Swish function by FS-neurons with K = 16, the published set and the fitted one.
+
+    python -m experiments.figure2
+
+Writes figure2.png, figure2.csv and figure2_parameters.csv to --output_dir.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+import keras
+from absl import app, flags
+from tabulate import tabulate
+
+from experiments import results
+from experiments.approximation import draw
+from fs_neurons import parameters
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder for the results.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    sets = {
+        "published": parameters.load("swish_k16_paper"),
+        "fitted": parameters.load("swish_k16"),
+    }
+    path = pathlib.Path(FLAGS.output_dir) / "figure2"
+    measured = draw(path, keras.activations.silu, "Swish", (-8.0, 12.0), sets)
+    print(
+        tabulate(
+            measured, ("set", "mean squared error", "mean spikes over the span"), floatfmt=".3g"
+        )
+    )
+    print(f"Written to {path}.png and .csv")
+
+
+if __name__ == "__main__":
+    app.run(main)
