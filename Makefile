@@ -24,7 +24,7 @@ test: $(VENV)/installed  ## install, then all tests
 	$(RUN) -m pytest tests
 
 table2: $(VENV)/installed  ## Table 2: CIFAR-10 where it is or can be downloaded, else digits
-	$(RUN) -m experiments.table2
+	$(RUN) -m experiments.table2 --verbosity=-1
 
 figure2 figure3 figure4: $(VENV)/installed
 	$(RUN) -m experiments.$@

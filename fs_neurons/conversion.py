@@ -312,9 +312,9 @@ def _walk(model: keras.Model) -> Iterator[tuple[Any, Site]]:
 
 
 def _is_rewritable(op: Any) -> bool:
-    return isinstance(op, keras.Sequential) or (
-        isinstance(op, keras.Model) and hasattr(op, "operations")
-    )
+    """Whether an operation is a model whose graph says all that its call() does."""
+    graph = isinstance(op, keras.Sequential) or hasattr(op, "operations")
+    return isinstance(op, keras.Model) and graph and _keeps_call(op)
 
 
 def _operations(model: keras.Model) -> list[Any]:
@@ -342,7 +342,7 @@ def _site_of(op: Any, name: str) -> Site | None:
 
 
 def _keeps_call(layer: Any) -> bool:
-    """Whether a subclass of a splittable layer still computes what that layer does."""
+    """Whether a subclass of a Keras layer or model still computes what that does."""
     owner = next(cls for cls in type(layer).__mro__ if "call" in vars(cls))
     return owner.__module__.startswith("keras.")
 
@@ -507,7 +507,8 @@ class _Rewriter:
         return keras.models.clone_model(model, clone_function=self._clone, call_function=self._call)
 
     def _sequential(self, model: keras.Sequential) -> keras.Sequential:
-        new_layers = [keras.Input(batch_shape=model.input_shape, dtype=model.inputs[0].dtype)]
+        (x,) = model.inputs
+        new_layers = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)]
         for layer in model.layers:
             clone = self._clone(layer)
             new_layers.append(clone)

@@ -286,6 +286,20 @@ def test_a_subclassed_model_is_refused():
         fs.convert(model)
 
 
+def test_a_functional_model_with_a_call_of_its_own_is_refused():
+    class Doubling(keras.Model):
+        def call(self, x):
+            return 2 * super().call(x)
+
+    inputs = keras.Input((3,))
+    model = Doubling(inputs, layers.Dense(2, activation="relu")(inputs))
+    with pytest.raises(fs.ConversionError, match="Doubling"):
+        fs.convert(model)
+    outer = keras.Model(inputs, layers.ReLU()(model(inputs)))
+    with pytest.raises(fs.ConversionError, match="relu: inside a Doubling"):
+        fs.convert(outer)
+
+
 def test_an_activation_without_a_set_is_refused_by_name_or_kept():
     model = keras.Sequential(
         [
