@@ -12,7 +12,8 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help reproduce test table2 figure2 figure3 figure4 benchmark clean
+.PHONY: help reproduce test table2 figure2 figure3 figure4 figure6b \
+	figure6c figure6d swish_sets benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -26,11 +27,19 @@ test: $(VENV)/installed  ## install, then all tests
 table2: $(VENV)/installed  ## Table 2: CIFAR-10 where it is or can be downloaded, else digits
 	$(RUN) -m experiments.table2 --verbosity=-1
 
+swish_sets: $(VENV)/installed  ## what each Swish and sigmoid set does to a trained Swish network
+	$(RUN) -m experiments.swish_sets --verbosity=-1
+
 figure2 figure3 figure4: $(VENV)/installed
 	$(RUN) -m experiments.$@
+figure6b figure6c figure6d: $(VENV)/installed
+	$(RUN) -m experiments.figure6 --panel=$(@:figure6%=%)
 figure2:  ## Swish by FS-neurons, published and fitted
 figure3:  ## the sigmoid by FS-neurons, published and fitted
 figure4:  ## ReLU by FS-neurons
+figure6b:  ## error of Swish against the number of steps K
+figure6c:  ## error of Swish against the bits of T, h and d
+figure6d:  ## error of the sigmoid against the bits of T, h and d
 
 benchmark: $(VENV)/installed  ## time of FS-neurons against the activations that they replace
 	$(RUN) -m experiments.benchmark

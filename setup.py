@@ -26,6 +26,7 @@ setup(
         "tensorflow>=2.18",
         "keras>=3.10",
         "numpy>=1.26",
+        "numba>=0.60",
         "absl-py>=2.0",
         "matplotlib>=3.8",
         "tabulate>=0.9",

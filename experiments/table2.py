@@ -18,21 +18,15 @@ from tabulate import tabulate
 
 import fs_neurons as fs
 from experiments import results
+from experiments.data import load_test_set
 from experiments.plotting import ANN, PAPER, SNN, plt, save
 from fs_neurons import datasets, models
 from fs_neurons.evaluation import evaluate
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum(
-    "data", "auto", ["auto", *datasets.NAMES], "Data set; auto: CIFAR-10, else digits."
-)
-flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets that holds cifar10/.")
 flags.DEFINE_list("models", None, "Networks, of those in the table; all of them when missing.")
 flags.DEFINE_integer("K", 10, "Time steps of FS-ReLU.", lower_bound=1)
 flags.DEFINE_float("alpha", 25.0, "Upper end of the range of FS-ReLU.")
-flags.DEFINE_integer("batch_size", 250, "Images per forward pass.", lower_bound=1)
-flags.DEFINE_integer("limit", None, "Use only the first so many test images.", lower_bound=1)
-flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder for the results.")
 
 NETWORKS = {
     "cifar10": ("resnet50", "resnet20", "resnet14", "resnet8", "se_resnet20_swish"),
@@ -63,7 +57,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     try:
         relu = fs.relu_parameters(FLAGS.K, FLAGS.alpha)
-        data = _load()
+        data = load_test_set()
         names = _networks(data.name)
     except (ValueError, datasets.DatasetUnavailable) as error:
         sys.exit(f"table2: {error}")
@@ -197,16 +191,6 @@ def plot(rows: list[dict], data: str) -> plt.Figure:
     right.set_xlim(0, 1.2 * max(r["spikes_per_neuron"] for r in rows))
     figure.legend(loc="outside lower center", ncols=3)
     return figure
-
-
-def _load() -> datasets.Dataset:
-    if FLAGS.data == "auto":
-        data, note = datasets.load_auto("test", FLAGS.data_dir)
-        if note:
-            print(note)
-    else:
-        data = datasets.load(FLAGS.data, "test", FLAGS.data_dir)
-    return data.take(FLAGS.limit)
 
 
 def _networks(data: str) -> tuple[str, ...]:

@@ -30,8 +30,9 @@ class Problem(NamedTuple):
     """What is fitted. Densities are constant within a cell of the grid, integrals are exact.
 
     Attributes:
-        low, high: range of gate inputs.
-        tables: (cells + 1, 3), integrals from low to each grid point of weight, weight f, density.
+        low, high: domain of the function.
+        grid: (cells + 1,), ascending; from low to high, or beyond them on either side.
+        tables: (cells + 1, 3), integrals up to each grid point of weight, weight f and density.
         square: integral of weight f^2.
         spike_penalty: objective = error + spike_penalty * spikes.
         bound, step: T, h, d are restricted to -bound, -bound + step, ..., bound; any if step is 0.
@@ -39,6 +40,7 @@ class Problem(NamedTuple):
 
     low: float
     high: float
+    grid: np.ndarray
     tables: np.ndarray
     square: float
     spike_penalty: float
@@ -118,10 +120,9 @@ def count_bits(spikes):
 @numba.njit
 def _cell(problem, x):
     """Cell of the grid in which x lies, and how far into it, from 0 to 1."""
-    cells = len(problem.tables) - 1
-    position = (x - problem.low) / (problem.high - problem.low) * cells
-    i = min(max(int(position), 0), cells - 1)
-    return i, position - i
+    grid = problem.grid
+    i = min(max(np.searchsorted(grid, x, side="right") - 1, 0), len(grid) - 2)
+    return i, (x - grid[i]) / (grid[i + 1] - grid[i])
 
 
 @numba.njit
@@ -163,18 +164,17 @@ def normal_equations(problem, stairs, n, A, b):
 
 @numba.njit
 def snap(problem, x):
-    """The value closest to x that T, h and d may take."""
+    """The values closest to x, a number or an array, that T, h and d may take."""
     if problem.step == 0.0:
         return x
-    x = min(max(x, -problem.bound), problem.bound)
-    return np.round((x + problem.bound) / problem.step) * problem.step - problem.bound
+    x = np.minimum(np.maximum(x, -problem.bound), problem.bound)
+    return np.rint((x + problem.bound) / problem.step) * problem.step - problem.bound
 
 
 @numba.njit
 def _best_on_grid(problem, A, b, d):
     """Improves d, on the grid, one entry at a time until none can be."""
-    for t in range(len(d)):
-        d[t] = snap(problem, d[t])
+    d[:] = snap(problem, d)
     improved = True
     while improved:
         improved = False
@@ -201,10 +201,11 @@ def objective(problem, T, h, d, stairs, gradient):
             entries when it isn't wanted.
 
     Returns:
-        error + spike_penalty * spikes, the error, the spikes. All infinite when the staircase has too many intervals.
+        error + spike_penalty * spikes, the error, the spikes; infinite, all of them, where there are
+        more than MAX_INTERVALS intervals.
     """
     K = len(T)
-    n = enumerate_intervals(T, h, problem.low, problem.high, stairs)
+    n = enumerate_intervals(T, h, problem.grid[0], problem.grid[-1], stairs)
     if n == 0:
         return np.inf, np.inf, np.inf
     A = np.empty((K, K))
@@ -228,8 +229,6 @@ def objective(problem, T, h, d, stairs, gradient):
 def _gradient(problem, stairs, n, d, gradient):
     """Moving a cut x = T(t) + sum of h(j) z(j) exchanges the error and spikes on either side."""
     gradient[:] = 0.0
-    cells = len(problem.tables) - 1
-    width = (problem.high - problem.low) / cells
     y_left = 0.0
     for i in range(n):
         z = stairs.spikes[i]
@@ -240,6 +239,7 @@ def _gradient(problem, stairs, n, d, gradient):
         t = stairs.cut[i]
         if t >= 0:
             j, _ = _cell(problem, stairs.edge[i])
+            width = problem.grid[j + 1] - problem.grid[j]
             weight = (problem.tables[j + 1, 0] - problem.tables[j, 0]) / width
             weight_f = (problem.tables[j + 1, 1] - problem.tables[j, 1]) / width
             density = (problem.tables[j + 1, 2] - problem.tables[j, 2]) / width

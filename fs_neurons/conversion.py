@@ -33,7 +33,20 @@ _STAY = ("linear", "softmax", "log_softmax")
 # Layers that apply their `activation` to their output and to nothing else, so that it can be split off.
 _SPLITTABLE = tuple(
     cls
-    for name in ["Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D"]
+    for name in [
+        "Dense",
+        "EinsumDense",
+        "Conv1D",
+        "Conv2D",
+        "Conv3D",
+        "Conv1DTranspose",
+        "Conv2DTranspose",
+        "Conv3DTranspose",
+        "DepthwiseConv1D",
+        "DepthwiseConv2D",
+        "SeparableConv1D",
+        "SeparableConv2D",
+    ]
     for cls in [getattr(layers, name)]
 )
 _ACTIVATION_LAYERS = (
@@ -71,6 +84,7 @@ class Site:
 def convert(
     model: keras.Model,
     *,
+    quality: str = "paper",
     keep: Collection[str] = (),
     unsupported: str = "raise",
     **activations: FSParameters | str,
@@ -79,6 +93,8 @@ def convert(
 
     Args:
         model: Sequential or functional, with nested models of either kind; built.
+        quality: which parameter sets to take: "paper" for the published ones, "accurate" for the
+            fitted ones, "sparse" for those with the fewest spikes; see `parameters.for_activation`.
         keep: names of activations that stay as they are, such as ("sigmoid",).
         unsupported: what to do about activations that have no parameter set or sit where they can't
             be replaced: "raise", or "keep" them as they are; `conversion_report` lists them.
@@ -104,7 +120,7 @@ def convert(
     parameters_of: dict[Site, FSParameters] = {}
     refused: list[Site] = []
     for site in sites:
-        parameters = _parameters_for(site, chosen) if site.convertible else None
+        parameters = _parameters_for(site, chosen, quality) if site.convertible else None
         if parameters is None:
             refused.append(site)
         else:
@@ -448,11 +464,13 @@ def _chosen_parameters(activations: dict[str, FSParameters | str]) -> dict[str, 
     return chosen
 
 
-def _parameters_for(site: Site, chosen: dict[str, FSParameters]) -> FSParameters | None:
+def _parameters_for(
+    site: Site, chosen: dict[str, FSParameters], quality: str
+) -> FSParameters | None:
     if site.max_value is not None:
-        relu = chosen.get("relu") or for_activation("relu")
+        relu = chosen.get("relu") or for_activation("relu", quality)
         return relu_parameters(relu.K, site.max_value)
-    return chosen.get(site.activation) or for_activation(site.activation)
+    return chosen.get(site.activation) or for_activation(site.activation, quality)
 
 
 def _listing(sites: list[Site]) -> str:

@@ -27,13 +27,38 @@ RELU6_MAX = 6.0
 
 # Keras has two names for some functions; the first is the one it reads back.
 _ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
-# Activation name -> FSParameters, or the name of a file in params/ that is read when first needed.
-_registry: dict[str, FSParameters | str] = {
-    "relu": relu_parameters(),
-    "relu6": relu_parameters(alpha=RELU6_MAX),
-    "silu": "swish_k16_paper",
-    "sigmoid": "sigmoid_k12_paper",
+# Quality -> activation name -> FSParameters, or the name of a file in params/ that is read when first
+# needed. An option that isn't an activation's default is part of its name: LeakyReLU(negative_slope=0.3)
+# is "leaky_relu(negative_slope=0.3)", while "leaky_relu" alone is the function with its default of 0.2.
+_registry: dict[str, dict[str, FSParameters | str]] = {
+    "paper": {
+        "relu": relu_parameters(),
+        "relu6": relu_parameters(alpha=RELU6_MAX),
+        "silu": "swish_k16_paper",
+        "sigmoid": "sigmoid_k12_paper",
+    },
+    "accurate": {
+        "silu": "swish_k16",
+        "sigmoid": "sigmoid_k12",
+        "leaky_relu": "leaky_relu_0.2_k12",
+        **{f"leaky_relu(negative_slope={a})": f"leaky_relu_{a}_k12" for a in (0.1, 0.2, 0.3)},
+        **{
+            name: f"{name}_k12"
+            for name in (
+                "relu6", "gelu", "elu", "selu", "mish", "softplus", "hard_silu",
+                "tanh", "softsign", "hard_sigmoid",
+            )
+        },
+    },
+    "sparse": {"silu": "swish_k16_sparse"},
+}  # fmt: skip
+# Where a quality has no set for an activation, the next one is asked.
+_FALLBACKS = {
+    "paper": ("paper", "accurate"),
+    "accurate": ("accurate", "paper"),
+    "sparse": ("sparse", "accurate", "paper"),
 }
+QUALITIES = tuple(_FALLBACKS)
 
 
 def canonical_name(activation: str) -> str:
@@ -44,6 +69,8 @@ def canonical_name(activation: str) -> str:
 def register(activation: str, parameters: FSParameters | str) -> None:
     """Makes `parameters` the set that replaces `activation`, a Keras activation or function name.
 
+    From then on it is used whatever the quality asked for.
+
     Args:
         activation: name, such as "gelu", or the `__name__` of a function of your own.
         parameters: a set, or the name or path of a file that `load` reads.
@@ -51,21 +78,36 @@ def register(activation: str, parameters: FSParameters | str) -> None:
     Raises:
         FileNotFoundError, ValueError: as `load`.
     """
-    _registry[canonical_name(activation)] = as_parameters(parameters)
+    parameters = as_parameters(parameters)
+    for sets in _registry.values():
+        sets[canonical_name(activation)] = parameters
 
 
 def registered() -> tuple[str, ...]:
     """Names of all activations that have a parameter set."""
-    return tuple(sorted(_registry))
+    return tuple(sorted(set().union(*_registry.values())))
 
 
-def for_activation(activation: str) -> FSParameters | None:
-    """The set registered for an activation; None when there is none."""
+def for_activation(activation: str, quality: str = "paper") -> FSParameters | None:
+    """The set registered for an activation; None when there is none.
+
+    Args:
+        activation: name, with options that aren't the default: "leaky_relu(negative_slope=0.3)".
+        quality: "paper" for the published sets, "accurate" for the fitted ones, "sparse" for those
+            that trade accuracy for fewer spikes. An activation without a set of that quality gets
+            the next best.
+
+    Raises:
+        ValueError: no such quality.
+    """
+    if quality not in _FALLBACKS:
+        raise ValueError(f"quality must be one of {', '.join(QUALITIES)}, got {quality!r}")
     name = canonical_name(activation)
-    found = _registry.get(name)
-    if isinstance(found, str):
-        found = _registry[name] = load(found)
-    return found
+    for sets in (_registry[fallback] for fallback in _FALLBACKS[quality]):
+        if name in sets:
+            found = sets[name] = as_parameters(sets[name])
+            return found
+    return None
 
 
 def as_parameters(value: FSParameters | str | os.PathLike) -> FSParameters:

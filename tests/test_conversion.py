@@ -243,6 +243,48 @@ def test_chosen_sets_replace_the_registered_ones(tmp_path):
     assert names == ["mine", "mine", "relu_k3_alpha4"]
 
 
+def test_quality_chooses_between_published_and_fitted_sets():
+    model = keras.Sequential(
+        [keras.Input((2,)), layers.Dense(2, "swish"), layers.Dense(2, "sigmoid")]
+    )
+    chosen = {
+        quality: [
+            row.parameters for row in fs.conversion_report(fs.convert(model, quality=quality)).rows
+        ]
+        for quality in ("paper", "accurate", "sparse")
+    }
+    assert chosen == {
+        "paper": ["swish_k16_paper", "sigmoid_k12_paper"],
+        "accurate": ["swish_k16", "sigmoid_k12"],
+        "sparse": ["swish_k16_sparse", "sigmoid_k12"],
+    }
+    with pytest.raises(ValueError, match="quality"):
+        fs.convert(model, quality="best")
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [layers.Activation(name) for name in
+     ("gelu", "tanh", "elu", "selu", "mish", "softplus", "softsign", "hard_sigmoid", "hard_silu",
+      "leaky_relu", "relu6")]
+    + [layers.LeakyReLU(0.1), layers.LeakyReLU(0.3), layers.ELU(), layers.Activation(ops.gelu)],
+    ids=lambda layer: f"{layer.name}",
+)  # fmt: skip
+def test_fitted_activations_are_converted_as_well_as_their_sets_say(activation):
+    """Its error over the domain is the one that its set was shipped with: the right set, rightly used."""
+    model = keras.Sequential([keras.Input((1,)), activation])
+    snn = fs.convert(model)
+    parameters = snn.layers[0].parameters
+    if parameters.alpha is not None:  # relu6: rounded down on [0, 6], one step low from 6 to 12
+        low, high, expected = -8.0, 12.0, (6 / 1024) ** 2 * (6 / 3 + 6) / 20
+    else:
+        low, high = parameters.domain
+        expected = parameters.errors[f"mse [{low:g}, {high:g}]"]
+    x = np.linspace(low, high, 200_001, dtype="float32")[:, np.newaxis]
+    error = ((outputs(snn, x)[0] - outputs(model, x)[0]).astype(np.float64) ** 2).mean()
+    assert error <= 1.02 * expected < 2e-3
+
+
 def test_compiled_models_can_be_evaluated_after_conversion():
     model = sequential()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -1,0 +1,73 @@
+"""Figures 6B, 6C and 6D: error of the emulation against the number of steps and the bits of parameters.
+
+    python -m experiments.figure6 --panel=b      # Swish, mean squared error against K
+    python -m experiments.figure6 --panel=c      # Swish, K = 16, against the bits Q of T, h and d
+    python -m experiments.figure6 --panel=d      # sigmoid, K = 12, against Q
+    python -m experiments.figure6 --panel=b --refit
+
+Drawn from the fits in params/fits/; --refit makes them anew, which takes much longer. In 6C and 6D the
+parameters are restricted to 2^Q equally spaced values from -8 to 8 inclusive. Writes figure6b.png and
+figure6b.csv to --output_dir.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+
+from absl import app, flags
+from tabulate import tabulate
+
+from experiments import fit_parameters, results
+from experiments.plotting import PAPER, SNN, plt, save
+from fs_neurons.files import params_dir
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("panel", "b", ["b", "c", "d"], "Which of 6B, 6C and 6D.")
+flags.DEFINE_bool("refit", False, "Fit anew instead of reading params/fits/.")
+
+METHODS = {"bptt": ("the paper's method", PAPER), "exact": ("exact fit", SNN)}
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    figure = f"6{FLAGS.panel}"
+    path = params_dir() / "fits" / f"figure{figure}.json"
+    if FLAGS.refit:
+        fit_parameters.fit_figure(figure, path)
+    if not path.exists():
+        sys.exit(f"figure6: no {path}: make it with --refit")
+    fits = json.loads(path.read_text(encoding="utf-8"))
+    argument = "K" if FLAGS.panel == "b" else "Q"
+    curves = {
+        label: [(p[argument], p["mse"]) for p in fits["points"] if p["method"] == method]
+        for method, (label, _) in METHODS.items()
+    }
+    rows = sorted({x for curve in curves.values() for x, _ in curve})
+    table = {argument: rows, **{k: [dict(c).get(x) for x in rows] for k, c in curves.items()}}
+
+    figure_, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
+    for label, color in METHODS.values():
+        if curves[label]:
+            axes.plot(
+                *zip(*curves[label], strict=True), "o-", color=color, markersize=4, label=label
+            )
+    low, high = fits["domain"]
+    axes.set(yscale="log", ylabel=f"mean squared error on [{low:g}, {high:g}]", xticks=rows)
+    axes.set(
+        xlabel="time steps K" if argument == "K" else "bits Q per parameter",
+        title=f"6{FLAGS.panel.upper()}  {fits['function']}"
+        + ("" if argument == "K" else f", K = {fits['points'][0]['K']}"),
+    )
+    axes.legend()
+    output = pathlib.Path(FLAGS.output_dir or results.RESULTS_DIR) / f"figure{figure}"
+    save(figure_, output.with_suffix(".png"))
+    results.write_csv(output.with_suffix(".csv"), table)
+    print(tabulate(table, headers="keys", floatfmt=".3g"))
+    print(f"Written to {output}.png and .csv; fits: {fits['command']}")
+
+
+if __name__ == "__main__":
+    app.run(main)
