@@ -1,10 +1,15 @@
 """Few-spikes neurons: turns trained Keras networks into spiking ones, about two spikes per neuron.
 
-import fs_neurons as fs
+    import fs_neurons as fs
 
-snn = fs.convert(model)              # a new keras.Model; weights unchanged
-print(fs.conversion_report(snn))
+    snn = fs.convert(model)                              # a new keras.Model; weights unchanged
+    print(fs.conversion_report(snn))
+    mine = fs.fit("gelu", K=12, domain=(-8, 12))
+
+Stöckl and Maass, 2022; see neuron.py for the equations.
 """
+
+from typing import Any
 
 from fs_neurons.conversion import ConversionError, conversion_report, convert, verify
 from fs_neurons.layers import FSActivation, FSReLU, FSSigmoid, FSSwish, record_spikes
@@ -22,9 +27,19 @@ __all__ = [
     "FSSwish",
     "conversion_report",
     "convert",
+    "fit",
     "record_spikes",
     "register",
     "relu_parameters",
     "shift_relu",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Only fitting needs numba: everything else imports without it, and faster.
+    if name == "fit":
+        from fs_neurons.fitting import fit
+
+        return fit
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
