@@ -47,7 +47,9 @@ class Recipe:
             or "one_cycle" (linear warm-up over the first fifth, then linear to zero).
         nesterov: Nesterov momentum.
         momentum: decay of the velocity.
-        weight_decay: L2 factor on kernels: the gradient gains weight_decay x kernel.
+        weight_decay: L2 factor on all trainable weights: the gradient gains weight_decay x weight.
+            Scales and offsets of batch normalisation are included: they set the size of the
+            activations, and a larger activation costs an FS-ReLU more spikes.
         average_from: share of the run after which an exponential moving average of all weights is
             kept and becomes the result; 1.0 for none.
         average_epochs: time constant of that average.
@@ -267,17 +269,12 @@ def _loss_and_hits(labels, logits):
     return loss, ops.mean(ops.cast(hits, "float32"))
 
 
-def _descend(recipe: Recipe, weight, velocity, gradient, rate, decay: bool):
+def _descend(recipe: Recipe, weight, velocity, gradient, rate):
     """Momentum update of one weight; returns the new weight and velocity."""
-    if decay:
-        gradient = gradient + recipe.weight_decay * weight
+    gradient = gradient + recipe.weight_decay * weight
     velocity = recipe.momentum * velocity - rate * gradient
     ahead = recipe.momentum * velocity - rate * gradient if recipe.nesterov else velocity
     return weight + ahead, velocity
-
-
-def _decays(variable) -> bool:
-    return variable.path.endswith("kernel")
 
 
 class _Stepper:
@@ -288,7 +285,6 @@ class _Stepper:
         self.average_share = min(1.0, 1.0 / (recipe.average_epochs * steps_per_epoch))
         self.twin = keras.models.clone_model(model, clone_function=self._clone_layer)
         self.twin.set_weights(model.get_weights())
-        self.decays = [_decays(variable) for variable in self.twin.trainable_variables]
         # The order of Model.get_weights(), which is that of the model written back to.
         position = {id(variable): i for i, variable in enumerate(self.twin.weights)}
         self.trainable_at = [position[id(v)] for v in self.twin.trainable_variables]
@@ -320,10 +316,8 @@ class _TensorFlowStepper(_Stepper):
             with tf.GradientTape() as tape:
                 loss, hits = _loss_and_hits(labels, self.twin(images, training=True))
             gradients = tape.gradient(loss, trainable)
-            for weight, velocity, gradient, decay in zip(
-                trainable, self.velocity, gradients, self.decays, strict=True
-            ):
-                new, moved = _descend(recipe, weight, velocity, gradient, rate, decay)
+            for weight, velocity, gradient in zip(trainable, self.velocity, gradients, strict=True):
+                new, moved = _descend(recipe, weight, velocity, gradient, rate)
                 velocity.assign(moved)
                 weight.assign(new)
             if average:
@@ -413,10 +407,8 @@ class _JaxStepper(_Stepper):
                 state["trainable"], state["other"], images, labels
             )
             pairs = [
-                _descend(recipe, *items[:3], rate, items[3])
-                for items in zip(
-                    state["trainable"], state["velocity"], gradients, self.decays, strict=True
-                )
+                _descend(recipe, *items, rate)
+                for items in zip(state["trainable"], state["velocity"], gradients, strict=True)
             ]
             new = {**state, "other": other}
             new["trainable"] = [weight for weight, _ in pairs]
