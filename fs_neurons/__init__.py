@@ -15,12 +15,14 @@ from fs_neurons.conversion import ConversionError, conversion_report, convert, v
 from fs_neurons.layers import FSActivation, FSReLU, FSSigmoid, FSSwish, record_spikes
 from fs_neurons.neuron import FSParameters, relu_parameters, shift_relu
 from fs_neurons.parameters import register
+from fs_neurons.pooling import FSMaxPooling2D
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ConversionError",
     "FSActivation",
+    "FSMaxPooling2D",
     "FSParameters",
     "FSReLU",
     "FSSigmoid",
