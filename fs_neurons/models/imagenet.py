@@ -101,37 +101,48 @@ def load_network(
 
 
 def _build(name: str, weights: str, image_size: int | None) -> Network:
-    if name == AVERAGE_POOLED and weights == "imagenet":
-        raise ValueError(
-            f"{name} has no published weights: pass the .weights.h5 that"
-            " experiments/train_imagenet.py writes as --checkpoint"
-        )
-    source = "keras.applications" if weights == "imagenet" else weights
+    variant = name.removeprefix("efficientnet-")
+    preprocessing, size = ("efficientnet", SIZES[variant]) if variant in SIZES else ("caffe", 224)
+    size = image_size or size
     keras_file = weights.endswith(".h5")
     if keras_file and not pathlib.Path(weights).is_file():
         raise FileNotFoundError(f"no weights {weights}")
-    if name.startswith("efficientnet-"):
-        variant = name.removeprefix("efficientnet-")
-        other = None if weights == RANDOM or keras_file else weights
-        model = efficientnet(variant, other, image_size)
-        size, preprocessing = image_size or SIZES[variant], "efficientnet"
-    else:
-        size = image_size or 224
+    if weights == "imagenet":
         if name == AVERAGE_POOLED:
-            model, preprocessing = resnet50(image_size=size), "caffe"
-        else:
-            model = keras.applications.ResNet50(
-                weights="imagenet" if weights == "imagenet" else None,
-                input_shape=(size, size, 3),
-                classifier_activation=None,
-                name=name,
+            raise ValueError(
+                f"{name} has no published weights: pass the .weights.h5 that"
+                " experiments/train_imagenet.py writes as --checkpoint"
             )
-            preprocessing = "caffe"
-        if weights not in ("imagenet", RANDOM) and not keras_file:
-            raise ValueError(f"{name}: its checkpoint must be a Keras .weights.h5, not {weights}")
+        try:
+            model = _new_model(name, size, weights)
+        except ValueError:
+            raise
+        except Exception as error:  # Keras raises no narrower one where a download fails
+            raise FileNotFoundError(
+                f"{name}: its weights are not in ~/.keras/models and can't be downloaded"
+                f" ({str(error).splitlines()[0][:200]}); connect to the internet, or pass --checkpoint"
+            ) from error
+        return Network(name, "keras.applications", model, size, preprocessing)
+    if variant in SIZES and not keras_file and weights != RANDOM:
+        model = efficientnet(variant, weights, size)
+    elif keras_file or weights == RANDOM:
+        model = _new_model(name, size, None)
+    else:
+        raise ValueError(f"{name}: its checkpoint must be a Keras .weights.h5, not {weights}")
     if keras_file:
         model.load_weights(weights)
-    return Network(name, source, model, size, preprocessing)
+    return Network(name, weights, model, size, preprocessing)
+
+
+def _new_model(name: str, size: int, weights: str | None) -> keras.Model:
+    """The network `name` with the weights of keras.applications, or with random ones for None."""
+    if name == AVERAGE_POOLED:
+        return resnet50(image_size=size)
+    if name == "resnet50":
+        return keras.applications.ResNet50(
+            weights=weights, input_shape=(size, size, 3), classifier_activation=None, name=name
+        )
+    return efficientnet(name.removeprefix("efficientnet-"), weights, size)
 
 
 def _open(path: str, image_size: int | None, logits: str | None) -> Network:
