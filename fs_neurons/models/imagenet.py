@@ -83,8 +83,8 @@ def load_network(
         network = _build(name, weights, image_size)
     else:
         network = _open(name, image_size, logits)
-        if weights not in ("imagenet", RANDOM):
-            raise ValueError(f"{name} holds its own weights: leave the checkpoint {weights} out")
+        if weights != "imagenet":
+            raise ValueError(f"{name} holds its own weights, leave out: {weights}")
     if preprocessing is not None:
         network = dataclasses.replace(network, preprocessing=preprocessing)
     if not network.preprocessing:
