@@ -74,7 +74,31 @@ def resnet(image: Any, size: int) -> Any:
 
 def caffe(image: Any, size: int) -> Any:
     """`centre_crop` minus the channel means, blue first: ResNet50 of keras.applications."""
-    return (centre_crop(image, size) - np.float32(CAFFE_MEANS))[..., ::-1]
+    return _caffe_scaled(centre_crop(image, size))
+
+
+def augmented_caffe(image: Any, size: int, random: np.random.Generator) -> Any:
+    """For training: a random part of the image, mirrored or not, scaled as by `caffe`.
+
+    8 to 100 % of the area at an aspect ratio of 3/4 to 4/3; the centre square where ten draws do not fit
+    into the image (Szegedy et al., 2015, section 6).
+    """
+    import tensorflow as tf
+
+    height, width = image.shape[:2]
+    for _ in range(10):
+        area = random.uniform(0.08, 1.0) * height * width
+        aspect = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+        wide, tall = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < wide <= width and 0 < tall <= height:
+            break
+    else:
+        wide = tall = min(height, width)
+    top = random.integers(0, height - tall + 1)
+    left = random.integers(0, width - wide + 1)
+    part = image[top : top + tall, left : left + wide]
+    part = tf.raw_ops.ResizeBilinear(images=part[None], size=(size, size))[0]
+    return _caffe_scaled(part[:, :: random.choice((1, -1))])
 
 
 def symmetric(image: Any, size: int) -> Any:
@@ -87,6 +111,10 @@ def standardised(image: Any, size: int) -> Any:
     return (centre_crop(image, size) / np.float32(255) - np.float32(IMAGENET_MEAN)) / np.float32(
         IMAGENET_STD
     )
+
+
+def _caffe_scaled(pixels: Any) -> Any:
+    return (pixels - np.float32(CAFFE_MEANS))[..., ::-1]
 
 
 PREPROCESSINGS: dict[str, Callable[[Any, int], Any]] = {
