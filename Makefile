@@ -12,7 +12,7 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help reproduce test table2 figure2 figure3 figure4 figure6b \
+.PHONY: help reproduce test table2 figure2 figure3 figure4 figure6a figure6b \
 	figure6c figure6d swish_sets benchmark clean
 .DEFAULT_GOAL := help
 
@@ -32,6 +32,8 @@ swish_sets: $(VENV)/installed  ## what each Swish and sigmoid set does to a trai
 
 figure2 figure3 figure4: $(VENV)/installed
 	$(RUN) -m experiments.$@
+figure6a: $(VENV)/installed  ## accuracy of ResNet50 against the number of steps K
+	$(RUN) -m experiments.figure6a --verbosity=-1
 figure6b figure6c figure6d: $(VENV)/installed
 	$(RUN) -m experiments.figure6 --panel=$(@:figure6%=%)
 figure2:  ## Swish by FS-neurons, published and fitted
