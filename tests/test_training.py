@@ -129,7 +129,7 @@ def test_nesterov_momentum_is_that_of_keras():
     weight, velocity = np.float32([1, -2]), np.zeros(2, np.float32)
     for step in range(4):
         gradient = np.float32([0.5 + step, 1.0])
-        weight, velocity = training._descend(recipe, weight, velocity, gradient, 0.1, False)
+        weight, velocity = training._descend(recipe, weight, velocity, gradient, 0.1)
         optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
         np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), weight, rtol=1e-5)
 
