@@ -12,8 +12,8 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help reproduce test table1 table2 figure2 figure3 figure4 figure5 figure6b \
-	figure6c figure6d swish_sets benchmark clean
+.PHONY: help reproduce test table1 table2 figure2 figure3 figure4 figure5 \
+	figure6a figure6b figure6c figure6d swish_sets benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -39,6 +39,8 @@ figure2 figure3 figure4: $(VENV)/installed
 	$(RUN) -m experiments.$@
 figure5: $(VENV)/installed  ## spikes against gate inputs, and the inputs that occur; IMAGENET as for table1
 	$(RUN) -m experiments.figure5 --data=$(IMAGENET) --verbosity=-1
+figure6a: $(VENV)/installed  ## accuracy of ResNet50 against the number of steps K
+	$(RUN) -m experiments.figure6a --verbosity=-1
 figure6b figure6c figure6d: $(VENV)/installed
 	$(RUN) -m experiments.figure6 --panel=$(@:figure6%=%)
 figure2:  ## Swish by FS-neurons, published and fitted

@@ -11,7 +11,7 @@ Stöckl and Maass, 2022; see neuron.py for the equations.
 
 from typing import Any
 
-from fs_neurons.conversion import ConversionError, conversion_report, convert, verify
+from fs_neurons.conversion import ConversionError, conversion_report, convert, find_sites, verify
 from fs_neurons.layers import FSActivation, FSReLU, FSSigmoid, FSSwish, record_spikes
 from fs_neurons.neuron import FSParameters, relu_parameters, shift_relu
 from fs_neurons.parameters import register
@@ -29,6 +29,7 @@ __all__ = [
     "FSSwish",
     "conversion_report",
     "convert",
+    "find_sites",
     "fit",
     "record_spikes",
     "register",
