@@ -195,7 +195,7 @@ def measure(
         bar.update(tally.position, shown[2:] if network.weights == RANDOM else shown)
         if tally.position - saved >= FLAGS.save_every or tally.position >= stop:
             save(tally)
-            saved = done.position
+            saved = tally.position
     if not tally.images:
         raise ValueError(f"none of the {tally.skipped} images of {source.name} could be decoded")
     return row
