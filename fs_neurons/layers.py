@@ -37,11 +37,13 @@ class SiteRecord:
         layer: the FS layer.
         shape: shape of its input, the batch first; entries may be None.
         spikes: int32 tensor (images,) of spikes per image.
+        inputs: the gate inputs, a tensor of that shape.
     """
 
     layer: FSActivation
     shape: tuple[int | None, ...]
     spikes: Any
+    inputs: Any
 
 
 _records: contextvars.ContextVar[list[SiteRecord] | None] = contextvars.ContextVar(
@@ -96,7 +98,7 @@ class FSActivation(keras.layers.Layer):
             y = neuron.response(x, self.parameters)
         else:
             y, spikes = neuron.response_and_spikes(x, self.parameters)
-            records.append(SiteRecord(self, tuple(x.shape), spikes))
+            records.append(SiteRecord(self, tuple(x.shape), spikes, x))
         return ops.cast(y, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
