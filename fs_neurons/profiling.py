@@ -15,7 +15,7 @@ import functools
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -555,33 +555,32 @@ class _Collector:
         )
 
 
-def _compiled_measurement(snn: keras.Model, edges: np.ndarray):
-    def measure(inputs: Any, valid: Any) -> list[tuple]:
-        with record_spikes() as records:
-            snn(inputs, training=False)
-        results = []
-        for record in records:
-            x = ops.cast(record.inputs, "float32")
-            x = ops.reshape(x, (ops.shape(x)[0], -1))
-            kernel = _site_kernel(record.layer.parameters, float(edges[0]), float(edges[-1]))
-            *sums, bins = kernel(x, valid)
+def _compiled_measurement(snn: keras.Model, edges: np.ndarray) -> Callable[[Any, Any], list[tuple]]:
+    def measure_all(inputs: Any, valid: Any) -> list[tuple]:
+        def measure(x: Any, parameters: FSParameters) -> tuple[Any, tuple]:
+            shape = ops.shape(x)
+            x = ops.reshape(ops.cast(x, "float32"), (shape[0], -1))
+            y, bins, *sums = _site_kernel(parameters, float(edges[0]), float(edges[-1]))(x, valid)
             # Copies that fill up the last batch are in a bin of their own.
             histogram = bincount(ops.reshape(bins, (-1,)), BINS + 3)[:-1]
-            results.append((*sums, histogram))
-        return results
+            return ops.reshape(y, shape), (*sums, histogram)
 
-    return compiled(measure)
+        with record_spikes(measure) as records:
+            snn(inputs, training=False)
+        return [record.spikes for record in records]
+
+    return compiled(measure_all)
 
 
 @functools.cache
-def _site_kernel(parameters: FSParameters, low: float, high: float):
+def _site_kernel(parameters: FSParameters, low: float, high: float) -> Callable[..., tuple]:
     return fuse(
         functools.partial(_measure_site, parameters=parameters, low=low, high=high), ranks=(2, 1)
     )
 
 
 def _measure_site(x: Any, valid: Any, parameters: FSParameters, low: float, high: float) -> tuple:
-    """Gate inputs (images, neurons) -> what `_Measured` lists, with bins in place of the histogram."""
+    """Gate inputs (images, neurons) -> outputs, bins of the histogram, the rest of `_Measured`."""
     y, count = neuron.response_and_count(x, parameters)
     valid = ops.expand_dims(valid, 1)
     spikes = ops.sum(count * ops.cast(valid, "int32"), axis=0)
@@ -597,6 +596,8 @@ def _measure_site(x: Any, valid: Any, parameters: FSParameters, low: float, high
     bins = ops.cast(ops.clip(ops.floor(scaled), -1, BINS), "int32") + 1
     bins = ops.where(valid > 0, bins, BINS + 2)
     return (
+        y,
+        bins,
         spikes,
         how_many(ops.equal(count, 0)),
         how_many(x < domain_low),
@@ -606,7 +607,6 @@ def _measure_site(x: Any, valid: Any, parameters: FSParameters, low: float, high
         variance,
         ops.min(x, axis=1),
         ops.max(x, axis=1),
-        bins,
     )
 
 
