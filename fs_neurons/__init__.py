@@ -9,6 +9,7 @@
 Stöckl and Maass, 2022; see neuron.py for the equations.
 """
 
+import importlib
 from typing import Any
 
 from fs_neurons.conversion import ConversionError, conversion_report, convert, find_sites, verify
@@ -31,6 +32,7 @@ __all__ = [
     "convert",
     "find_sites",
     "fit",
+    "profile",
     "record_spikes",
     "register",
     "relu_parameters",
@@ -39,10 +41,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Only fitting needs numba: everything else imports without it, and faster.
-    if name == "fit":
-        from fs_neurons.fitting import fit
+_LAZY = {"fit": "fitting", "profile": "profiling"}
 
-        return fit
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: fitting needs numba, and none of these are needed to run a network.
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"fs_neurons.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

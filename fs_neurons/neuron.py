@@ -344,11 +344,23 @@ def _closed_count(x: Any, parameters: FSParameters) -> Any:
     return shift(n * 0x01010101, 24)
 
 
-def _response_and_row_sums(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
+def response_and_count(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
+    """Response and number of spikes of every neuron; not fused, to be a part of a larger kernel.
+
+    Args:
+        x: float32 tensor of gate inputs, any shape.
+        parameters: T, h, d.
+
+    Returns:
+        float32 and int32 tensors of the same shape.
+    """
     if _has_closed_form(parameters):
-        y, count = _closed_response(x, parameters), _closed_count(x, parameters)
-    else:
-        y, count = _loop_response(x, parameters), _loop_count(x, parameters)
+        return _closed_response(x, parameters), _closed_count(x, parameters)
+    return _loop_response(x, parameters), _loop_count(x, parameters)
+
+
+def _response_and_row_sums(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
+    y, count = response_and_count(x, parameters)
     return y, ops.sum(count, axis=1)
 
 
