@@ -9,11 +9,10 @@ from keras import ops
 from tabulate import tabulate
 
 import fs_neurons as fs
-from experiments.plotting import ANN, SNN, plt, save
-from experiments.results import write_csv
+from experiments.plotting import save
+from experiments.results import provenance, write_csv, write_json
 from fs_neurons import neuron
-
-GRID_POINTS = 20_001
+from fs_neurons.drawing import draw_response, grid, mean_squared_error
 
 
 def run(
@@ -22,65 +21,40 @@ def run(
     label: str,
     span: tuple[float, float],
     sets: dict[str, fs.FSParameters],
+    parts: dict[str, tuple[float, float]] | None = None,
+    paper: dict[str, float] | None = None,
 ) -> None:
-    """Draws the figure and prints what `draw` measured; takes the same arguments."""
-    measured = draw(path, function, label, span, sets)
-    header = ("set", "mean squared error", "mean spikes over the span")
-    print(tabulate(measured, header, floatfmt=".3g"))
-    print(f"Written to {path}.png, {path}.csv and {path}_parameters.csv")
-
-
-def draw(
-    path: pathlib.Path,
-    function,
-    label: str,
-    span: tuple[float, float],
-    sets: dict[str, fs.FSParameters],
-) -> list[tuple[str, float, float]]:
-    """Draws panels A (function red, emulation blue) and B (T, h, d) for each set, with CSV beside.
+    """Draws the figure, prints its errors, and writes PNG, JSON and two CSV files (response, parameters).
 
     Args:
-        path: of the picture, without ending; PNG and two CSV files (response, parameters) are written.
+        path: of the picture, without ending.
         function: takes and gives a float tensor.
         label: name of the function in the legend.
         span: range of gate inputs.
         sets: title -> parameters, one row of panels each.
-
-    Returns:
-        Title, mean squared error over the span and mean spikes over the span, per set.
+        parts: title -> part of the span on which, and outside of which, errors are measured as well.
+        paper: errors that the paper gives, by the names used in the JSON.
     """
-    x = np.linspace(*span, GRID_POINTS).astype(np.float32)
+    save(draw_response(sets, function, span, label), path.with_suffix(".png"))
+    x = grid(span)
     target = ops.convert_to_numpy(function(ops.convert_to_tensor(x)))
     columns = {"gate_input": x, label: target}
-    figure, axes = plt.subplots(len(sets), 2, figsize=(9, 3.1 * len(sets)), squeeze=False)
-    measured = []
-    for (title, parameters), (left, right) in zip(sets.items(), axes, strict=True):
+    rows = []
+    for title, parameters in sets.items():
         y = ops.convert_to_numpy(neuron.response(x, parameters))
         spikes = ops.convert_to_numpy(neuron.spike_count(x, parameters))
         columns[f"{parameters.name}_response"], columns[f"{parameters.name}_spikes"] = y, spikes
-        error = float(((y - target).astype(np.float64) ** 2).mean())
-        measured.append((title, error, float(spikes.mean())))
-        left.plot(x, target, color=ANN, label=label)
-        left.plot(x, y, color=SNN, linewidth=1, label=f"FS-neuron, K = {parameters.K}")
-        left.set(xlabel="gate input x", ylabel="output", title=f"A  {title}, mse {error:.2e}")
-        left.legend()
-        steps = np.arange(1, parameters.K + 1)
-        for key, marker in (("T", "o"), ("h", "s"), ("d", "^")):
-            right.plot(
-                steps,
-                getattr(parameters, key),
-                marker=marker,
-                markersize=4,
-                linewidth=1,
-                label=f"{key}(t)",
-            )
-        right.set(
-            xlabel="time step t", title="B  parameters", xticks=steps[:: 1 + parameters.K // 17]
-        )
-        right.axhline(0, color="#cccccc", linewidth=0.6, zorder=0)
-        right.legend()
-    figure.tight_layout()
-    save(figure, path.with_suffix(".png"))
+        row = {"set": title, "K": parameters.K, "mse": mean_squared_error(y, target)}
+        for name, (low, high) in (parts or {}).items():
+            part = (x >= low) & (x <= high)
+            row[f"mse_in_{name}"] = mean_squared_error(y[part], target[part])
+            row[f"mse_outside_{name}"] = mean_squared_error(y[~part], target[~part])
+        rows.append({**row, "mean_spikes": float(spikes.mean())})
+    made_by = provenance(f"{len(x):,} gate inputs from {span[0]:g} to {span[1]:g}", images=0)
+    write_json(
+        path.with_suffix(".json"),
+        {**made_by, "function": label, "rows": rows, "paper": paper or {}},
+    )
     write_csv(path.with_suffix(".csv"), columns)
     write_csv(
         path.with_name(f"{path.name}_parameters.csv"),
@@ -92,4 +66,5 @@ def draw(
             )
         },
     )  # fmt: skip
-    return measured
+    print(tabulate(rows, headers="keys", floatfmt=".3g"))
+    print(f"Written to {path}.png, .json, .csv and {path}_parameters.csv")

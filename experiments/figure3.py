@@ -2,7 +2,7 @@
 
     python -m experiments.figure3
 
-Writes figure3.png, figure3.csv and figure3_parameters.csv to --output_dir.
+Writes figure3.png, .json, .csv and figure3_parameters.csv to --output_dir.
 """
 
 from __future__ import annotations

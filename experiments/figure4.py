@@ -3,7 +3,7 @@
     python -m experiments.figure4
     python -m experiments.figure4 --K=10 --alpha=10      # as in the text
 
-Writes figure4.png, figure4.csv and figure4_parameters.csv to --output_dir.
+Writes figure4.png, .json, .csv and figure4_parameters.csv to --output_dir.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The style of all figures."""
+"""pyplot in the style of all figures."""
 
 from __future__ import annotations
 
@@ -9,27 +9,17 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
+from fs_neurons.drawing import ANN, PAPER, SNN, STYLE
 from fs_neurons.files import write_atomically
 
-ANN = "#c1272d"  # the function, or the network, that is emulated: red as in the paper
-SNN = "#0f5fa8"  # FS-neurons: blue as in the paper
-PAPER = "#8a8a8a"
+__all__ = ["ANN", "PAPER", "SNN", "plt", "save"]
 
-plt.rcParams.update(
-    {
-        "figure.dpi": 150,
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 10,
-        "axes.titlelocation": "left",
-        "legend.frameon": False,
-    }
-)
+plt.rcParams.update(STYLE)
 
 
-def save(figure: plt.Figure, path: str | os.PathLike) -> None:
+def save(figure: Figure, path: str | os.PathLike) -> None:
     """Writes a figure as PNG, atomically, and closes it."""
     with write_atomically(path, "wb") as file:
         figure.savefig(file, format="png", bbox_inches="tight")

@@ -151,7 +151,7 @@ def _open(path: str, image_size: int | None, logits: str | None) -> Network:
         raise FileNotFoundError(
             f"{path} is neither a file nor one of the networks {', '.join(NAMES)}"
         )
-    model = keras.models.load_model(file, compile=False)
+    model = load_model(file)
     if logits is not None:
         names = [layer.name for layer in model.layers]
         if logits not in names:
