@@ -21,7 +21,7 @@ from fs_neurons import neuron, parameters
 from fs_neurons.drawing import draw_neuron
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("set", "swish_k16", "Parameter set: a name in params/, or a .json file.")
+flags.DEFINE_string("set", "swish_k16_paper", "Parameter set: a name in params/, or a .json file.")
 flags.DEFINE_string("function", "silu", "Keras activation that it emulates.")
 flags.DEFINE_float("x", 1.3, "Gate input.")
 flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder for the results.")

@@ -70,11 +70,19 @@ def draw_neuron(parameters: FSParameters, x: float, function: Function | None = 
             label="threshold T(t)",
         )
         top.plot(steps[fired], v[fired], "o", color=SNN, markersize=4, label="v(t) ≥ T(t): a spike")
-        top.set(title=f"{parameters.name}: gate input x = {x:g}", ylabel="potential")
+        low, high = _limits(np.append(parameters.T, x))
+        top.set(
+            title=f"{parameters.name}: gate input x = {x:g}", ylabel="potential", ylim=(low, high)
+        )
+        if v.min() < low:  # a reset that switches the neuron off
+            top.annotate(
+                f"v({v.argmin() + 1}) = {v.min():.3g}", (v.argmin() + 1, low), xytext=(0, 2),
+                ha="center", fontsize=7, color=SNN, textcoords="offset points",
+            )  # fmt: skip
         middle.vlines(steps[fired], 0, 1, color=SNN, linewidth=2)
         for t in steps[fired]:
             middle.annotate(
-                f"{parameters.d[t - 1]:.3g}", (t, 1), xytext=(0, 2), ha="center", fontsize=7,
+                f"{parameters.d[t - 1]:.2g}", (t, 1), xytext=(0, 2), ha="center", fontsize=7,
                 textcoords="offset points",
             )  # fmt: skip
         middle.axhline(0, color="#cccccc", linewidth=0.6, zorder=0)
@@ -150,6 +158,12 @@ def mean_squared_error(y: np.ndarray, target: np.ndarray) -> float:
 def _values(function: Function, x: np.ndarray) -> np.ndarray:
     f = keras.activations.get(function)
     return np.asarray(ops.convert_to_numpy(f(ops.convert_to_tensor(x))), np.float32)
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Ends of an axis that shows all values, with some room around them."""
+    room = 0.15 * max(float(np.ptp(values)), 1e-6)
+    return float(values.min()) - room, float(values.max()) + room
 
 
 def _edges(K: int) -> np.ndarray:

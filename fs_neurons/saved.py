@@ -67,4 +67,6 @@ def _reason(error: Exception, allow_code: bool) -> str:
             "holds Python code (a Lambda layer), which was not run. If you trust the file, load it with"
             " allow_code=True (on the command line: --allow_code)"
         )
+    # Keras puts the whole configuration before what went wrong.
+    text = text.rpartition("Exception encountered: ")[2]
     return f"can't be loaded ({type(error).__name__}: {text[:300]})"
