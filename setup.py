@@ -14,7 +14,18 @@ setup(
     description="Few-spikes neurons: turns trained Keras networks into spiking ones",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    keywords=["spiking neural networks", "neuromorphic", "conversion", "Keras", "few spikes"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
+    entry_points={"console_scripts": ["fs-neurons = fs_neurons.cli:run"]},
     packages=[*find_packages(include=["fs_neurons", "fs_neurons.*"]), "fs_neurons.params"],
     # The folder params/ of the source tree becomes fs_neurons/params/ of an installed package.
     package_dir={"fs_neurons.params": "params"},
@@ -34,5 +45,8 @@ setup(
         "importlib_resources>=6.0",  # tensorflow-datasets imports it without declaring it
         "scikit-learn>=1.4",  # ships the digits
     ],
-    extras_require={"test": ["pytest>=8.0", "hypothesis>=6.100"]},
+    extras_require={
+        "test": ["pytest>=8.0", "hypothesis>=6.100", "setuptools>=70", "wheel"],
+        "lint": ["ruff>=0.9", "mypy>=1.11"],
+    },
 )
