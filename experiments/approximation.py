@@ -22,7 +22,7 @@ def run(
     span: tuple[float, float],
     sets: dict[str, fs.FSParameters],
     parts: dict[str, tuple[float, float]] | None = None,
-    paper: dict[str, float] | None = None,
+    paper: dict[str, dict[str, float]] | None = None,
 ) -> None:
     """Draws the figure, prints its errors, and writes PNG, JSON and two CSV files (response, parameters).
 
@@ -33,7 +33,7 @@ def run(
         span: range of gate inputs.
         sets: title -> parameters, one row of panels each.
         parts: title -> part of the span on which, and outside of which, errors are measured as well.
-        paper: errors that the paper gives, by the names used in the JSON.
+        paper: title -> errors that the paper gives for that set, by the names used in the JSON.
     """
     save(draw_response(sets, function, span, label), path.with_suffix(".png"))
     x = grid(span)
@@ -49,11 +49,12 @@ def run(
             part = (x >= low) & (x <= high)
             row[f"mse_in_{name}"] = mean_squared_error(y[part], target[part])
             row[f"mse_outside_{name}"] = mean_squared_error(y[~part], target[~part])
-        rows.append({**row, "mean_spikes": float(spikes.mean())})
+        row["mean_spikes"] = float(spikes.mean())
+        rows.append({**row, "paper": (paper or {}).get(title)})
     made_by = provenance(f"{len(x):,} gate inputs from {span[0]:g} to {span[1]:g}", images=0)
     write_json(
         path.with_suffix(".json"),
-        {**made_by, "function": label, "rows": rows, "paper": paper or {}},
+        {**made_by, "function": label, "rows": rows},
     )
     write_csv(path.with_suffix(".csv"), columns)
     write_csv(
@@ -66,5 +67,6 @@ def run(
             )
         },
     )  # fmt: skip
-    print(tabulate(rows, headers="keys", floatfmt=".3g"))
+    shown = [{key: value for key, value in row.items() if key != "paper"} for row in rows]
+    print(tabulate(shown, headers="keys", floatfmt=".3g"))
     print(f"Written to {path}.png, .json, .csv and {path}_parameters.csv")

@@ -6,8 +6,8 @@
     python -m experiments.figure6 --panel=b --refit
 
 Drawn from the fits in params/fits/; --refit makes them anew, which takes much longer. In 6C and 6D the
-parameters are restricted to 2^Q equally spaced values from -8 to 8 inclusive. Writes figure6b.png and
-figure6b.csv to --output_dir.
+parameters are restricted to 2^Q equally spaced values from -8 to 8 inclusive. Writes figure6b.png, .json
+and .csv to --output_dir.
 """
 
 from __future__ import annotations
@@ -65,8 +65,14 @@ def main(argv: list[str]) -> None:
     output = pathlib.Path(FLAGS.output_dir or results.RESULTS_DIR) / f"figure{figure}"
     save(figure_, output.with_suffix(".png"))
     results.write_csv(output.with_suffix(".csv"), table)
+    made_by = results.provenance(f"{fits['function']} on [{low:g}, {high:g}]", images=0)
+    rows = [{key: point[key] for key in ("method", argument, "mse")} for point in fits["points"]]
+    results.write_json(
+        output.with_suffix(".json"),
+        {**made_by, "function": fits["function"], "fits_made_by": fits["command"], "rows": rows},
+    )
     print(tabulate(table, headers="keys", floatfmt=".3g"))
-    print(f"Written to {output}.png and .csv; fits: {fits['command']}")
+    print(f"Written to {output}.png, .json and .csv; fits: {fits['command']}")
 
 
 if __name__ == "__main__":
