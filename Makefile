@@ -12,7 +12,7 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help reproduce test table1 table2 figure2 figure3 figure4 figure5 \
+.PHONY: help reproduce test lint report table1 table2 figure1 figure2 figure3 figure4 figure5 \
 	figure6a figure6b figure6c figure6d swish_sets benchmark clean
 .DEFAULT_GOAL := help
 
@@ -23,6 +23,14 @@ reproduce: table2  ## install, then Table 2 and its plot from the shipped weight
 
 test: $(VENV)/installed  ## install, then all tests
 	$(RUN) -m pytest tests
+
+lint: $(VENV)/linters  ## style and types: ruff and mypy
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy fs_neurons
+
+report: $(VENV)/installed  ## all tables and figures on one page, results/index.html
+	$(RUN) -m experiments.report
 
 table2: $(VENV)/installed  ## Table 2: CIFAR-10 where it is or can be downloaded, else digits
 	$(RUN) -m experiments.table2 --verbosity=-1
@@ -35,7 +43,7 @@ table1: $(VENV)/installed  ## Table 1: IMAGENET=tfds:imagenet2012, or a folder; 
 swish_sets: $(VENV)/installed  ## what each Swish and sigmoid set does to a trained Swish network
 	$(RUN) -m experiments.swish_sets --verbosity=-1
 
-figure2 figure3 figure4: $(VENV)/installed
+figure1 figure2 figure3 figure4: $(VENV)/installed
 	$(RUN) -m experiments.$@
 figure5: $(VENV)/installed  ## spikes against gate inputs, and the inputs that occur; IMAGENET as for table1
 	$(RUN) -m experiments.figure5 --data=$(IMAGENET) --verbosity=-1
@@ -43,6 +51,7 @@ figure6a: $(VENV)/installed  ## accuracy of ResNet50 against the number of steps
 	$(RUN) -m experiments.figure6a --verbosity=-1
 figure6b figure6c figure6d: $(VENV)/installed
 	$(RUN) -m experiments.figure6 --panel=$(@:figure6%=%)
+figure1:  ## an FS-neuron at work: potential, threshold, spikes, output
 figure2:  ## Swish by FS-neurons, published and fitted
 figure3:  ## the sigmoid by FS-neurons, published and fitted
 figure4:  ## ReLU by FS-neurons
@@ -54,11 +63,15 @@ benchmark: $(VENV)/installed  ## time of FS-neurons against the activations that
 	$(RUN) -m experiments.benchmark
 
 clean:  ## remove what make and the tests made, except the results
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/linters: $(VENV)/installed
+	$(RUN) -m pip install --quiet --editable ".[lint]"
 	touch $@

@@ -40,6 +40,7 @@ setup(
         "numba>=0.60",
         "absl-py>=2.0",
         "matplotlib>=3.8",
+        "pillow>=10.0",
         "tabulate>=0.9",
         "tensorflow-datasets>=4.9.7",
         "importlib_resources>=6.0",  # tensorflow-datasets imports it without declaring it

@@ -54,10 +54,12 @@ class Section:
 
 
 TABLE1_PAPER = (
-    {"network": "EfficientNet-B7", "ann_top1": 85.0, "ann_top5": 97.2, "snn_top1": 83.57,
-     "snn_top5": 96.7, "neurons": "259M", "spikes_per_image": "554.9M"},
-    {"network": "ResNet50", "ann_top1": 75.22, "ann_top5": 92.4, "snn_top1": 75.10,
-     "snn_top5": 92.36, "neurons": "9.6M", "spikes_per_image": "14.045M"},
+    {"network": "EfficientNet-B7", "paper: ann_top1": 85.0, "paper: ann_top5": 97.2,
+     "paper: snn_top1": 83.57, "paper: snn_top5": 96.7, "paper: neurons": "259M",
+     "paper: spikes_per_image": "554.9M"},
+    {"network": "ResNet50", "paper: ann_top1": 75.22, "paper: ann_top5": 92.4,
+     "paper: snn_top1": 75.10, "paper: snn_top5": 92.36, "paper: neurons": "9.6M",
+     "paper: spikes_per_image": "14.045M"},
 )  # fmt: skip
 SECTIONS = (
     Section(
@@ -112,7 +114,7 @@ SECTIONS = (
 
 # Key of a row -> heading of its column; keys that are not here are shown with spaces for underscores.
 HEADINGS = {
-    "ann": "ANN %", "snn": "FS-neurons %", "difference": "difference", "agreement": "agreement %",
+    "ann": "ANN %", "snn": "FS %", "difference": "difference", "agreement": "agreement %",
     "ann_top1": "ANN top-1 %", "ann_top5": "ANN top-5 %", "snn_top1": "FS top-1 %",
     "snn_top5": "FS top-5 %", "ann_images_per_second": "ANN images/s",
     "snn_images_per_second": "FS images/s", "time_ratio": "time FS/ANN", "spikes_per_image": "spikes/image",
