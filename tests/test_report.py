@@ -52,8 +52,14 @@ def test_the_page_is_whole_and_escaped(tmp_path):
 )
 def test_a_file_that_is_no_result_is_named(tmp_path, content, message):
     (tmp_path / "table2.json").write_text(content)
-    error = run("report", f"--output_dir={tmp_path}", expect=1)
-    assert "table2.json" in error and message in error and not (tmp_path / "index.html").exists()
+    with pytest.raises(ValueError, match=rf"table2\.json.*{message}"):
+        report.build(tmp_path)
+
+
+def test_the_script_writes_the_page_or_one_line(tmp_path):
+    assert "no folder" in run("report", f"--output_dir={tmp_path}/nowhere", expect=1)
+    assert "index.html" in run("report", f"--output_dir={tmp_path}")
+    assert (tmp_path / "index.html").read_text().startswith("<!DOCTYPE html>")
 
 
 def test_the_shipped_results_make_a_light_page(tmp_path):
