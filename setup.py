@@ -34,5 +34,8 @@ setup(
         "importlib_resources>=6.0",  # tensorflow-datasets imports it without declaring it
         "scikit-learn>=1.4",  # ships the digits
     ],
-    extras_require={"test": ["pytest>=8.0", "hypothesis>=6.100"]},
+    extras_require={
+        "test": ["pytest>=8.0", "hypothesis>=6.100"],
+        "export": ["tf2onnx>=1.16", "onnxruntime>=1.17", "ai-edge-litert>=1.2"],
+    },
 )
