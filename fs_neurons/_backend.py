@@ -32,9 +32,7 @@ def fuse(function: Callable[..., Any], ranks: Sequence[int] = (1,)) -> Callable[
         # different parameter sets for one function that is traced again and again, and warn.
         function = functools.partial(function)
         signature = [tf.TensorSpec([None] * rank, tf.float32) for rank in ranks]
-        fused = tf.function(
-            function, input_signature=signature, jit_compile=True, autograph=False
-        )
+        fused = tf.function(function, input_signature=signature, jit_compile=True, autograph=False)
         return lambda *args: function(*args) if _traced_for_onnx() else fused(*args)
     if backend == "jax":
         import jax

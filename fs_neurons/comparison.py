@@ -164,7 +164,9 @@ def compare(
         sums = sums + ops.convert_to_numpy(measured)[..., :count].sum(axis=-1, dtype=np.float64)
         alone = np.eye(len(sums), dtype=bool)
         classes.append(
-            np.stack([ops.convert_to_numpy(single(inputs, row)).argmax(-1)[:count] for row in alone])
+            np.stack(
+                [ops.convert_to_numpy(single(inputs, row)).argmax(-1)[:count] for row in alone]
+            )
         )
         bar.add(count)
     ann, spiking = (np.concatenate(parts) for parts in zip(*scores, strict=True))
@@ -205,7 +207,9 @@ class _Pass:
     met: list[tuple[_Probe, Any, Any]] = dataclasses.field(default_factory=list)
 
 
-_pass: contextvars.ContextVar[_Pass | None] = contextvars.ContextVar("fs_neurons_pass", default=None)
+_pass: contextvars.ContextVar[_Pass | None] = contextvars.ContextVar(
+    "fs_neurons_pass", default=None
+)
 
 
 class _Probe(layers.Layer):
