@@ -124,7 +124,7 @@ def test_currents_of_spikes_are_what_the_layers_make_of_them():
     linear = graph.is_linear
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "is_linear", lambda call: "softmax" in call.name or linear(call))
-        with pytest.raises(fs.ConversionError, match="last_relu.*not linear"):
+        with pytest.raises(fs.ConversionError, match=r"last_relu.*not linear"):
             fs.simulate(snn, images)
 
 
@@ -215,7 +215,7 @@ def test_batches_do_not_matter_and_bad_input_is_refused():
         )
     assert fs.simulate(snn, images).sites[0].raster is None
     images[2, 1] = np.nan
-    with pytest.raises(ValueError, match="'a_relu' are not finite on images 0..4"):
+    with pytest.raises(ValueError, match=r"'a_relu' are not finite on images 0\.\.4"):
         fs.simulate(snn, images)
     with pytest.raises(fs.ConversionError, match="convert it first"):
         fs.simulate(two_branches(), images)
