@@ -13,7 +13,7 @@ endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help reproduce test lint report table1 table2 figure1 figure2 figure3 figure4 figure5 \
-	figure6a figure6b figure6c figure6d swish_sets benchmark clean
+	figure6a figure6b figure6c figure6d swish_sets efficiency benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -58,6 +58,9 @@ figure4:  ## ReLU by FS-neurons
 figure6b:  ## error of Swish against the number of steps K
 figure6c:  ## error of Swish against the bits of T, h and d
 figure6d:  ## error of the sigmoid against the bits of T, h and d
+
+efficiency: $(VENV)/installed  ## time and spikes of FS-neurons against rate coding
+	$(RUN) -m experiments.efficiency --verbosity=-1
 
 benchmark: $(VENV)/installed  ## time of FS-neurons against the activations that they replace
 	$(RUN) -m experiments.benchmark

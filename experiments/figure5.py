@@ -143,24 +143,9 @@ def measure(name: str) -> tuple[Inputs, int]:
         FileNotFoundError, ValueError, DatasetUnavailable: no such network, weights or images.
     """
     model, images = load(name)
-    snn = fs.convert(model)
-    sites = [layer.input for layer in snn.layers if isinstance(layer, fs.FSActivation)]
-    moments = keras.Model(
-        snn.inputs, [ops.stack([ops.mean(x), ops.mean(ops.square(x))]) for x in sites]
-    )
-    totals, count = np.zeros((len(sites), 2)), 0
-    for image in images:
-        totals += np.array([ops.convert_to_numpy(m) for m in moments(image[None], training=False)])
-        count += 1
-    mean, square = (totals / count).T
-    sizes = np.array([np.prod(x.shape[1:]) for x in sites], float)
-    deviation = np.sqrt(square - mean**2)
-    share = sizes / sizes.sum()
-    pooled = float(share @ mean)
-    return Inputs(
-        (float(mean.mean()), float(deviation.mean() ** 2)),
-        (pooled, float(share @ square - pooled**2)),
-    ), count
+    result = fs.profile(fs.convert(model), (image[None] for image in images))
+    pooled = result.pooled_inputs
+    return Inputs(result.site_average, (pooled.mean, pooled.variance)), result.images
 
 
 def load(name: str) -> tuple[keras.Model, Iterator[np.ndarray]]:

@@ -28,6 +28,7 @@ __all__ = [
     "FSReLU",
     "FSSigmoid",
     "FSSwish",
+    "compare",
     "conversion_report",
     "convert",
     "find_sites",
@@ -37,11 +38,17 @@ __all__ = [
     "register",
     "relu_parameters",
     "shift_relu",
+    "simulate",
     "verify",
 ]
 
 
-_LAZY = {"fit": "fitting", "profile": "profiling"}
+_LAZY = {
+    "compare": "comparison",
+    "fit": "fitting",
+    "profile": "profiling",
+    "simulate": "simulation",
+}
 
 
 def __getattr__(name: str) -> Any:

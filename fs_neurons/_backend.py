@@ -7,6 +7,7 @@ JAX, the plain function on PyTorch. `compiled` does so with a whole forward pass
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,12 +32,29 @@ def fuse(function: Callable[..., Any], ranks: Sequence[int] = (1,)) -> Callable[
         # different parameter sets for one function that is traced again and again, and warn.
         function = functools.partial(function)
         signature = [tf.TensorSpec([None] * rank, tf.float32) for rank in ranks]
-        return tf.function(function, input_signature=signature, jit_compile=True, autograph=False)
+        fused = tf.function(function, input_signature=signature, jit_compile=True, autograph=False)
+        return lambda *args: function(*args) if _traced_for_onnx() else fused(*args)
     if backend == "jax":
         import jax
 
         return jax.jit(function)
     return function
+
+
+def _traced_for_onnx() -> bool:
+    """Whether `model.export(..., format="onnx")` is tracing: ONNX has no compiled kernels, but all of their
+    operations. Keras does not tell its layers in another way; other formats take the kernels as they are.
+    """
+    import tensorflow as tf
+
+    if tf.executing_eagerly():
+        return False
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "keras.src.export.onnx":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -90,6 +90,7 @@ def convert(
     quality: str = "paper",
     keep: Collection[str] = (),
     unsupported: str = "raise",
+    fold_batch_norm: bool = False,
     **activations: FSParameters | str,
 ) -> keras.Model:
     """Replaces every activation of `model` by FS-neurons, weights unchanged.
@@ -101,6 +102,8 @@ def convert(
         keep: names of activations that stay as they are, such as ("sigmoid",).
         unsupported: what to do about activations that have no parameter set or sit where they can't
             be replaced: "raise", or "keep" them as they are; `conversion_report` lists them.
+        fold_batch_norm: whether batch normalisation goes into the weights next to it, see `folding.fold`;
+            what has to stay is warned of.
         activations: parameter sets by activation name, relu=..., swish=..., gelu=..., each FSParameters,
             the name of a set or a path; instead of the registered ones. The set for relu also gives
             the number of steps of ReLUs that saturate, such as ReLU6.
@@ -118,6 +121,8 @@ def convert(
     if isinstance(keep, str):
         raise TypeError(f"keep must be a list of activation names, got {keep!r}")
     chosen = _chosen_parameters(activations)
+    if fold_batch_norm:
+        model = _folded(model)
     kept = {canonical_name(name) for name in keep}
     sites = [site for site in _checked_sites(model) if _base_name(site.activation) not in kept]
     parameters_of: dict[Site, FSParameters] = {}
@@ -150,6 +155,20 @@ def convert(
         return fs_layer(parameters, site.activation, name=name, dtype=dtype)
 
     return _Rewriter(replacement).rewrite(model)
+
+
+def _folded(model: keras.Model) -> keras.Model:
+    from fs_neurons.folding import fold  # which is built on the pass below
+
+    _checked_sites(model)
+    model, report = fold(model)
+    if report.left:
+        warnings.warn(
+            f"left as they are in model {model.name!r}: "
+            + "; ".join(f"{name!r}, {reason}" for name, reason in report.left.items()),
+            stacklevel=3,
+        )
+    return model
 
 
 def verify(model: keras.Model, inputs: Any = None, tolerance: float = 1e-6) -> float:

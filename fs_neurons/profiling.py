@@ -402,7 +402,9 @@ class Profile:
         )
         left.tick_params(axis="y", labelsize=7)
         left.invert_yaxis()
-        density = np.array([layer.inputs.histogram[1:-1] / layer.inputs.count for layer in self.layers])
+        density = np.array(
+            [layer.inputs.histogram[1:-1] / layer.inputs.count for layer in self.layers]
+        )
         shown = np.flatnonzero(density.max(axis=0) > 1e-4)
         first, last = (shown[0], shown[-1] + 1) if len(shown) else (0, density.shape[1])
         image = right.imshow(

@@ -1,0 +1,176 @@
+"""The paper's claims on time and spikes: FS-neurons against rate coding, in one network and one harness.
+
+    python -m experiments.efficiency                                  # ResNet20, 1,000 test images
+    python -m experiments.efficiency --model=resnet8 --steps=256 --limit=200
+
+The network is converted twice: to FS-neurons, and to integrate-and-fire neurons with soft reset whose
+thresholds are the 99.9th percentile of the activations on 500 training images (see fs_neurons/rate_coding.py).
+Prints accuracy against time steps and spikes, beside the figures that the paper compares with; writes
+efficiency.json and .png to --output_dir.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+from absl import app, flags
+from tabulate import tabulate
+
+import fs_neurons as fs
+from experiments import results
+from experiments.data import load_test_set
+from experiments.plotting import ANN, PAPER, SNN, plt, save
+from fs_neurons import datasets, models
+from fs_neurons.evaluation import evaluate
+from fs_neurons.rate_coding import firing_thresholds, simulate_rate
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", None, "A ReLU network of Table 2; the largest one shipped by default.")
+flags.DEFINE_integer("steps", 550, "Time steps of rate coding.", lower_bound=2)
+flags.DEFINE_integer("K", 10, "Time steps of FS-ReLU.", lower_bound=1)
+flags.DEFINE_float("alpha", 25.0, "Upper end of the range of FS-ReLU.")
+flags.DEFINE_integer("calibration", 500, "Training images for the thresholds.", lower_bound=1)
+
+DEFAULTS = {"cifar10": "resnet20", "digits": "resnet8"}
+# What the paper compares with: steps for one image with rate coding, section 1.2.1, 1.2.2 and 1.2.3.
+PUBLISHED_STEPS = (
+    ("Inception-v3, ImageNet (Rueckauer et al., 2017)", 550, "25"),
+    ("ResNet34, ImageNet (Sengupta et al., 2019)", 2500, "125"),
+    ("ResNet20, CIFAR-10 (Sengupta et al., 2019)", 2000, ""),
+)
+# Lee et al., 2019: spikes for one CIFAR-10 image of a rate-coded conversion of ResNet11.
+LEE_SPIKES = 8_000_000
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    if FLAGS.limit is None:
+        FLAGS.limit = 1000
+    try:
+        data = load_test_set()
+        name = FLAGS.model or DEFAULTS[data.name]
+        model = models.pretrained(name, data.name)
+        snn = fs.convert(model, relu=fs.relu_parameters(FLAGS.K, FLAGS.alpha))
+        training = datasets.load(data.name, "train", FLAGS.data_dir).take(FLAGS.calibration)
+        thresholds = firing_thresholds(snn, datasets.standardise(training.images))
+    except (datasets.DatasetUnavailable, FileNotFoundError, ValueError) as error:
+        sys.exit(f"efficiency: {error}")
+    ann = evaluate(model, data, batch_size=FLAGS.batch_size)
+    spiking = evaluate(snn, data, batch_size=FLAGS.batch_size)
+    neurons = fs.conversion_report(snn).neurons
+    simulation = fs.simulate(snn, datasets.standardise(data.images[:2]))
+    fs_row = {
+        "code": f"FS, K={FLAGS.K}",
+        "accuracy": 100 * spiking.accuracy,
+        "spikes_per_image": spiking.spikes_per_image,
+        "spikes_per_neuron": spiking.spikes_per_image / neurons,
+        "latency": simulation.latency,
+        "steps_between_images": simulation.period,
+    }
+    curve = rate_curve(snn, data, thresholds, neurons)
+    rows = [fs_row, *(row for row in curve if row["latency"] in _shown(FLAGS.steps))]
+    print(f"{name} on {data.name}, {len(data):,} test images: ANN {ann.accuracy:.2%}")
+    print(as_table(rows, simulation.period))
+    print()
+    print(published_table(simulation.period, spiking.spikes_per_image, name))
+    stem = "efficiency" if data.name == "cifar10" else f"efficiency_{data.name}"
+    path = pathlib.Path(FLAGS.output_dir) / stem
+    save(plot(ann.accuracy, fs_row, curve, name), path.with_suffix(".png"))
+    made_by = results.provenance(f"{data.name} test set", len(data))
+    content = {**made_by, "network": name, "neurons": neurons, "ann": 100 * ann.accuracy}
+    results.write_json(path.with_suffix(".json"), {**content, "fs": fs_row, "rate": curve})
+    print(f"Written to {path}.json and .png")
+
+
+def rate_curve(
+    snn: keras.Model, data: datasets.Dataset, thresholds: list[float], neurons: int
+) -> list[dict[str, Any]]:
+    """Accuracy and spikes of rate coding after every time step."""
+    hits = np.zeros(FLAGS.steps, np.int64)
+    spikes = np.zeros(FLAGS.steps, np.int64)
+    batch = min(FLAGS.batch_size, len(data))
+    bar = keras.utils.Progbar(len(data), verbose=int(sys.stderr.isatty()), unit_name="image")
+    for start in range(0, len(data), batch):
+        images = datasets.standardise(data.images[start : start + batch])
+        labels = data.labels[start : start + batch]
+        for t, after in enumerate(simulate_rate(snn, images, thresholds, FLAGS.steps)):
+            hits[t] += int((after.outputs.argmax(axis=1) == labels).sum())
+            spikes[t] += int(after.spikes.sum())
+        bar.add(len(labels))
+    return [
+        {
+            "code": "rate",
+            "accuracy": 100 * int(hits[t]) / len(data),
+            "spikes_per_image": int(spikes[t]) / len(data),
+            "spikes_per_neuron": int(spikes[t]) / len(data) / neurons,
+            "latency": t + 1,
+            "steps_between_images": t + 1,
+        }
+        for t in range(FLAGS.steps)
+    ]
+
+
+def _shown(steps: int) -> set[int]:
+    return {t for t in (8, 16, 32, 64, 128, 256, 512) if t < steps} | {steps}
+
+
+def as_table(rows: list[dict[str, Any]], period: int) -> str:
+    header = ("code", "steps to the output", "steps between images", "accuracy %", "spikes/image",
+              "spikes/neuron", "time between images, of FS")  # fmt: skip
+    cells = [
+        (
+            row["code"], row["latency"], row["steps_between_images"], f"{row['accuracy']:.2f}",
+            f"{row['spikes_per_image']:,.0f}", f"{row['spikes_per_neuron']:.2f}",
+            f"{row['steps_between_images'] / period:.1f} x",
+        )
+        for row in rows
+    ]  # fmt: skip
+    return tabulate(cells, header, disable_numparse=True, colalign=("left", *["right"] * 6))
+
+
+def published_table(period: int, spikes: float, name: str) -> str:
+    """The paper's comparisons: published figures of rate coding over what was measured here."""
+    cells = [
+        (f"{network}: {steps} steps, FS an image every {period}", f"{steps / period:.1f} x",
+         f"about {paper} x" if paper else "")
+        for network, steps, paper in PUBLISHED_STEPS
+    ]  # fmt: skip
+    cells.append(
+        (
+            f"ResNet11, rate coding (Lee et al., 2019): more than {LEE_SPIKES / 1e6:.0f} million spikes,"
+            f" {name} here {spikes:,.0f}",
+            f"{LEE_SPIKES / spikes:.0f} x",
+            "40 x (ResNet14)",
+        )
+    )
+    return tabulate(
+        cells, ("published rate coding against FS", "ratio", "paper's"), disable_numparse=True
+    )
+
+
+def plot(ann: float, fs_row: dict, curve: list[dict], name: str) -> Any:
+    """Accuracy against time steps between images, and against spikes per neuron."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+    for axis, key, label in zip(
+        axes, ("steps_between_images", "spikes_per_neuron"),
+        ("time steps per image", "spikes per neuron"), strict=True,
+    ):  # fmt: skip
+        axis.axhline(100 * ann, color=ANN, linestyle="--", label=f"{name}, no spikes")
+        axis.plot(
+            [row[key] for row in curve], [row["accuracy"] for row in curve], color=PAPER,
+            label="rate coding",
+        )  # fmt: skip
+        axis.plot(fs_row[key], fs_row["accuracy"], "o", color=SNN, label=fs_row["code"])
+        axis.set(xscale="log", xlabel=label)
+    axes[0].set_ylabel("accuracy, %")
+    axes[1].legend()
+    return figure
+
+
+if __name__ == "__main__":
+    app.run(main)
