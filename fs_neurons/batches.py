@@ -21,7 +21,7 @@ class Batch(NamedTuple):
     """
 
     inputs: Any
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
 
 
 class Batches:

@@ -53,7 +53,11 @@ class Command:
 
     @property
     def summary(self) -> str:
-        return inspect.getdoc(self.run).splitlines()[0]
+        return self.description.splitlines()[0]
+
+    @property
+    def description(self) -> str:
+        return inspect.getdoc(self.run) or ""
 
     @property
     def usage(self) -> str:
@@ -62,7 +66,7 @@ class Command:
     @property
     def help(self) -> str:
         described = [self.flags[name] for name in sorted(self.flags) if name != "help"]
-        lines = [f"usage: {self.usage}", "", inspect.getdoc(self.run)]
+        lines = [f"usage: {self.usage}", "", self.description]
         if described:
             rows = [(f"  --{flag.name}", f"{_text(flag)}{_default(flag)}") for flag in described]
             lines += ["", "flags:", tabulate(rows, tablefmt="plain")]
@@ -180,6 +184,7 @@ def convert(model_name: str, output: str, flag: flags.FlagValues) -> None:
         quality=flag.quality,
         keep=flag.keep,
         unsupported="keep" if flag.keep_unsupported else "raise",
+        fold_batch_norm=flag.fold_batch_norm,
         **sets,
     )
     save_model(snn, output)
@@ -391,6 +396,10 @@ flags.DEFINE_multi_string(
     flag_values=_CONVERT,
 )  # fmt: skip
 flags.DEFINE_list("keep", [], "Activations that stay, such as sigmoid.", flag_values=_CONVERT)
+flags.DEFINE_bool(
+    "fold_batch_norm", False, "Put batch normalisation into the weights next to it.",
+    flag_values=_CONVERT,
+)  # fmt: skip
 flags.DEFINE_bool(
     "keep_unsupported", False, "Leave what has no parameter set as it is, instead of refusing.",
     flag_values=_CONVERT,

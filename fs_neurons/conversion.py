@@ -243,7 +243,8 @@ class ConversionReport:
     def neurons(self) -> int | None:
         """FS-neurons of one image: sites times their feature maps; None if a size is unknown."""
         counts = [row.neurons for row in self.rows if row.parameters != "kept"]
-        return None if None in counts else sum(counts)
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
     def __str__(self) -> str:
         table = [
@@ -279,7 +280,8 @@ def conversion_report(model: keras.Model) -> ConversionReport:
     rows = []
     for record in trace_sites(model):
         shape = record.shape[1:]
-        neurons = None if None in shape else math.prod(shape)
+        known = [size for size in shape if size is not None]
+        neurons = math.prod(known) if len(known) == len(shape) else None
         layer = record.layer
         rows.append(
             ReportRow(
@@ -422,7 +424,7 @@ def _described(target: Any, name: str) -> Site | None:
     activation = canonical_name(activation)
     if activation in _STAY:
         return None
-    options = {
+    options: dict[str, Any] = {
         key: value
         for key, neutral in _OPTIONS.items()
         if (value := getattr(target, key, neutral)) != neutral
@@ -491,7 +493,7 @@ def _parameters_for(
 ) -> FSParameters | None:
     if site.max_value is not None:
         relu = chosen.get("relu") or for_activation("relu", quality)
-        return relu_parameters(relu.K, site.max_value)
+        return relu and relu_parameters(relu.K, site.max_value)
     return chosen.get(site.activation) or for_activation(site.activation, quality)
 
 

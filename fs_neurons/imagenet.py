@@ -130,7 +130,7 @@ def open_folder(folder: str | os.PathLike, split: str = "validation") -> ImageSo
             file, label = files[number]
             yield f"{file.parent.name}/{file.name}", label, file.read_bytes
 
-    notes = ()
+    notes: tuple[str, ...] = ()
     if unknown:
         listed = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         notes = (f"{len(unknown)} folders of {root} are no ImageNet class, left out: {listed}",)
@@ -178,7 +178,11 @@ def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> Ima
         ordered = images.shuffle(SHUFFLED, seed=seed) if seed else images
         for example in ordered.skip(start).as_numpy_iterator():
             data = example["image"]
-            yield example["file_name"].decode(), int(example["label"]), lambda data=data: data
+            yield (
+                example["file_name"].decode(),
+                int(example["label"]),
+                functools.partial(bytes, data),
+            )
 
     return ImageSource(f"tfds:{name}", len(images), (), items)
 

@@ -201,7 +201,7 @@ def from_dict(content: Any) -> FSParameters:
         raise ValueError("a parameter set is a JSON object")
     if content.get("format") != FORMAT:
         raise ValueError(f"format is {content.get('format')!r}; this version reads {FORMAT}")
-    rows = {key: _numbers(content, key) for key in ("T", "h", "d")}
+    rows: dict[str, Any] = {key: _numbers(content, key) for key in ("T", "h", "d")}
     if content.get("K") != len(rows["T"]) or isinstance(content.get("K"), bool):
         raise ValueError(f"K is {content.get('K')!r}, but T has {len(rows['T'])} entries")
     domain = content.get("domain")

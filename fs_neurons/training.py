@@ -77,7 +77,11 @@ class Recipe:
         """The same recipe with other epochs, peak learning rate or weight decay; None keeps them."""
         if epochs is not None and epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
-        given = {"epochs": epochs, "learning_rate": learning_rate, "weight_decay": weight_decay}
+        given: dict[str, Any] = {
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+        }
         return dataclasses.replace(self, **{k: v for k, v in given.items() if v is not None})
 
     def rate_at(self, progress: float) -> float:
@@ -293,6 +297,18 @@ class _Stepper:
         self.trainable_at = [position[id(v)] for v in self.twin.trainable_variables]
         self.other_at = [position[id(v)] for v in self.twin.non_trainable_variables]
 
+    def step(self, images: Any, labels: Any, rate: float, average: bool) -> tuple[Any, Any]:
+        """One step at the learning rate `rate`: loss and correct ones of the batch."""
+        raise NotImplementedError
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The whole state, by name."""
+        raise NotImplementedError
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Takes back what `arrays` gave."""
+        raise NotImplementedError
+
     def _clone_layer(self, layer):
         config = {**layer.get_config(), "dtype": self.recipe.policy}
         return layer.__class__.from_config(config)
@@ -392,7 +408,7 @@ class _JaxStepper(_Stepper):
 
         super().__init__(model, recipe, steps_per_epoch)
         # Copies: the step gives its buffers away, those of the twin must live on.
-        self.state = {
+        self.state: dict[str, Any] = {
             "trainable": [jnp.array(v.value) for v in self.twin.trainable_variables],
             "other": [jnp.array(v.value) for v in self.twin.non_trainable_variables],
             "velocity": [jnp.zeros_like(v.value) for v in self.twin.trainable_variables],
