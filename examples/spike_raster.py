@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 import fs_neurons as fs
 from fs_neurons import datasets, models
 from fs_neurons.drawing import SNN
+from fs_neurons.simulation import Simulation
 
 COLORS = (SNN, "#c1272d", "#2b8a3e")  # one per image
 
@@ -30,7 +31,7 @@ def main() -> None:
     raster(result).savefig("spike_raster.png", dpi=150)
 
 
-def raster(result: fs.simulation.Simulation) -> Figure:
+def raster(result: Simulation) -> Figure:
     """Every spike as a dot, in the colour of its image."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
