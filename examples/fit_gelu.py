@@ -15,7 +15,7 @@ def main() -> None:
     # Gate inputs close to 0 occur most often: count errors there four times.
     fitted = fs.fit(
         "gelu", K=8, domain=(-6, 6), weight=lambda x: np.where(np.abs(x) < 2, 4.0, 1.0),
-        effort=100_000, name="gelu_k8", verbose=False,
+        effort=50_000, name="gelu_k8", verbose=False,
     )  # fmt: skip
     for what, value in fitted.errors.items():
         print(f"{what}: {value:.3g}")

@@ -108,6 +108,10 @@ SECTIONS = (
             "make figure6c draws it."),
     Section("figure6d", "Figure 6D: error of the sigmoid against the bits of T, h and d", "",
             "make figure6d draws it."),
+    Section("efficiency", "Time and spikes against rate coding",
+            "The same network with FS-neurons and with integrate-and-fire neurons: accuracy against time"
+            " steps and spikes.",
+            "make efficiency measures it."),
     Section("benchmark", "Time of a neuron", "Quartiles of the time per gate input, in nanoseconds.",
             "make benchmark measures it."),
 )  # fmt: skip

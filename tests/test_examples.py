@@ -37,6 +37,12 @@ def test_a_swish_network_keeps_its_accuracy(run):
     assert all(abs(a - accuracies[0]) < 2 for a in accuracies)
 
 
+def test_a_raster_is_drawn_and_every_image_is_classified(run, tmp_path):
+    printed = run("spike_raster")
+    assert "digits [0 3 6], classified as [0 3 6]" in printed and "every 20 steps" in printed
+    assert (tmp_path / "spike_raster.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_gelu_is_fitted_registered_and_converted(run, tmp_path):
     printed = run("fit_gelu")
     assert "gelu_k8" in printed and (tmp_path / "gelu_k8.json").exists()

@@ -57,9 +57,10 @@ def test_a_file_that_is_no_result_is_named(tmp_path, content, message):
 
 
 def test_the_script_writes_the_page_or_one_line(tmp_path):
-    assert "no folder" in run("report", f"--output_dir={tmp_path}/nowhere", expect=1)
     assert "index.html" in run("report", f"--output_dir={tmp_path}")
     assert (tmp_path / "index.html").read_text().startswith("<!DOCTYPE html>")
+    (tmp_path / "table1.json").write_text("{}")
+    assert "table1.json: command is None" in run("report", f"--output_dir={tmp_path}", expect=1)
 
 
 def test_the_shipped_results_make_a_light_page(tmp_path):
