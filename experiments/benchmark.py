@@ -1,17 +1,24 @@
-"""Time of FS-neurons against the activations that they replace, side by side in one process.
+"""Time and memory of networks with FS-neurons against the same networks without, side by side.
 
-    python -m experiments.benchmark                     # 10 million gate inputs
+    python -m experiments.benchmark                                   # everything, half an hour on two cores
+    python -m experiments.benchmark --networks=resnet20 --rounds=5
+    python -m experiments.benchmark --networks=                       # gate inputs and steps only
 
-Rounds are interleaved, so that whatever else the machine does falls on all alike. Prints the median time
-per gate input with its quartiles, and ratios; writes benchmark.json to --output_dir.
+Rounds are interleaved in one process, so that whatever else the machine does falls on all alike; peak memory
+is that of a process of its own (on Linux). Weights are random: time does not depend on them. Prints medians with their
+quartiles, and ratios; writes benchmark.json to --output_dir.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import multiprocessing
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,49 +27,235 @@ from tabulate import tabulate
 
 import fs_neurons as fs
 from experiments import results
-from fs_neurons import neuron, parameters
+from fs_neurons import models, neuron, parameters
+from fs_neurons.evaluation import compiled_forward
+from fs_neurons.folding import fold
+from fs_neurons.models.imagenet import load_network
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("elements", 10_000_000, "Gate inputs per call.", lower_bound=1)
-flags.DEFINE_integer("rounds", 15, "Timed calls of each.", lower_bound=1)
+flags.DEFINE_integer("rounds", 9, "Timed calls of each.", lower_bound=1)
+flags.DEFINE_list(
+    "networks",
+    ["resnet20", "mobilenet_v2", "efficientnet-b0", "efficientnet-b7"],
+    "Networks to time.",
+)
 flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder for the results.")
 
+Quartiles = tuple[float, float, float]
 
-def unrolled_graph(x, swish: fs.FSParameters):
+
+# --- gate inputs --------------------------------------------------------------------------------
+
+
+def unrolled(x: Any, p: fs.FSParameters) -> Any:
     """Equations (1)-(3) as plain TensorFlow operations, unrolled over the K steps."""
     import tensorflow as tf
 
     v, y = x, tf.zeros_like(x)
-    for T, h, d in zip(swish.T, swish.h, swish.d, strict=True):
+    for T, h, d in zip(p.T, p.h, p.d, strict=True):
         z = tf.cast(v >= T, tf.float32)
         y += d * z
         v -= h * z
     return y
 
 
-def contestants() -> dict[str, Callable]:
-    """Name -> function of a (1, n) tensor."""
+def while_loop(x: Any, p: fs.FSParameters) -> Any:
+    """Equations (1)-(3) as a TensorFlow loop over the K steps."""
+    import tensorflow as tf
+
+    T, h, d = (tf.constant(a) for a in (p.T, p.h, p.d))
+
+    def step(t, v, y):
+        z = tf.cast(v >= T[t], tf.float32)
+        return t + 1, v - h[t] * z, y + d[t] * z
+
+    return tf.while_loop(lambda t, *_: t < p.K, step, (0, x, tf.zeros_like(x)))[2]
+
+
+def gate_inputs() -> dict[str, Any]:
+    """ns per gate input of activations and their FS-neurons."""
     import tensorflow as tf
 
     swish, relu = parameters.load("swish_k16_paper"), fs.relu_parameters(10, 25)
-    return {
+    functions = {
         "tf.nn.relu": tf.nn.relu,
         "FS-ReLU K=10": tf.function(lambda x: neuron.response(x, relu)),
-        "FS-ReLU K=10 and spikes": tf.function(lambda x: neuron.response_and_spikes(x, relu)[0]),
+        "FS-ReLU K=10, spikes counted": tf.function(
+            lambda x: neuron.response_and_spikes(x, relu)[0]
+        ),
         "tf.nn.silu": tf.nn.silu,
         "FS-Swish K=16": tf.function(lambda x: neuron.response(x, swish)),
-        "FS-Swish K=16 and spikes": tf.function(lambda x: neuron.response_and_spikes(x, swish)[0]),
-        "FS-Swish K=16, unrolled graph": tf.function(lambda x: unrolled_graph(x, swish)),
+        "FS-Swish K=16, spikes counted": tf.function(
+            lambda x: neuron.response_and_spikes(x, swish)[0]
+        ),
+        "FS-Swish K=16, unrolled": tf.function(lambda x: unrolled(x, swish)),
+        "FS-Swish K=16, while loop": tf.function(lambda x: while_loop(x, swish)),
     }
+    random = np.random.default_rng(0)
+    for K in (4, 8, 12, 16, 24, 32):
+        # Time does not depend on the values: T falls like a binary code's.
+        T = 8.0 * 2.0 ** -np.arange(1, K + 1)
+        p = fs.FSParameters(T, T, T * random.uniform(0.9, 1.1, K), name=f"any_k{K}")
+        functions[f"any set, K={K}"] = tf.function(lambda x, p=p: neuron.response(x, p))
+    x = tf.constant(random.normal(-0.112, np.sqrt(1.99), (1, FLAGS.elements)).astype("float32"))
+
+    def waited_for(function: Callable) -> Callable[[], Any]:
+        return lambda: np.asarray(function(x)[0, 0])
+
+    times = interleaved({name: waited_for(function) for name, function in functions.items()})
+    print(f"{FLAGS.elements:,} gate inputs, {FLAGS.rounds} rounds, ns per gate input")
+    return report(
+        times, 1e9 / FLAGS.elements,
+        {"FS-ReLU K=10": "tf.nn.relu", "FS-ReLU K=10, spikes counted": "tf.nn.relu",
+         "FS-Swish K=16": "tf.nn.silu", "FS-Swish K=16, spikes counted": "tf.nn.silu",
+         "FS-Swish K=16, unrolled": "FS-Swish K=16", "FS-Swish K=16, while loop": "FS-Swish K=16"},
+    )  # fmt: skip
 
 
-RATIOS = (
-    ("FS-ReLU K=10", "tf.nn.relu"),
-    ("FS-ReLU K=10 and spikes", "tf.nn.relu"),
-    ("FS-Swish K=16", "tf.nn.silu"),
-    ("FS-Swish K=16 and spikes", "tf.nn.silu"),
-    ("FS-Swish K=16, unrolled graph", "FS-Swish K=16"),
-)
+# --- networks -----------------------------------------------------------------------------------
+
+
+class Setting(NamedTuple):
+    """What a network is timed on."""
+
+    batch: int
+    size: int
+
+
+SETTINGS = {
+    "resnet20": Setting(256, 32),
+    "mobilenet_v2": Setting(16, 224),
+    "efficientnet-b0": Setting(8, 224),
+    "efficientnet-b7": Setting(1, 600),
+}
+ANN, PLAIN, FOLDED, COUNTED = "ANN", "FS", "FS, folded", "FS, folded, spikes counted"
+UNROLLED, WHILE = "FS, unrolled loop", "FS, while loop"
+IN_MEMORY = (ANN, FOLDED, COUNTED)
+
+
+def network(name: str) -> keras.Model:
+    """The stock network with random weights."""
+    keras.utils.set_random_seed(0)
+    if name == "resnet20":
+        return models.build("resnet20")
+    if name == "mobilenet_v2":
+        return keras.applications.MobileNetV2(weights=None)
+    return load_network(name, "random").model
+
+
+def contestants(name: str, chosen: tuple[str, ...] = ()) -> dict[str, Callable[[Any], Any]]:
+    """Forward passes, compiled by TensorFlow, by what they are; all of them, or those `chosen`."""
+    import tensorflow as tf
+
+    stock = network(name)
+
+    def plain(model: keras.Model) -> Callable:
+        return tf.function(lambda x: model(x, training=False), autograph=False)
+
+    def by_loop(loop: Callable) -> Callable:
+        snn = fs.convert(stock)
+
+        def run(x: Any) -> Any:
+            with fs.record_spikes(lambda v, p: (loop(v, p), 0)):
+                return snn(x, training=False)
+
+        return tf.function(run, autograph=False)
+
+    def counted() -> Callable:
+        return compiled_forward(fs.convert(fold(stock)[0]))
+
+    makers = {
+        ANN: lambda: plain(stock),
+        PLAIN: lambda: plain(fs.convert(stock)),
+        FOLDED: lambda: plain(fs.convert(fold(stock)[0])),
+        COUNTED: counted,
+        UNROLLED: lambda: by_loop(unrolled),
+        WHILE: lambda: by_loop(while_loop),
+    }
+    return {label: make() for label, make in makers.items() if not chosen or label in chosen}
+
+
+def images_for(name: str, batch: int | None = None) -> np.ndarray:
+    setting = SETTINGS[name]
+    shape = (batch or setting.batch, setting.size, setting.size, 3)
+    return np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)
+
+
+def time_network(
+    name: str, chosen: tuple[str, ...] = (), batch: int | None = None
+) -> dict[str, Any]:
+    """ms per image of a network in all its versions."""
+    import tensorflow as tf
+
+    images = tf.constant(images_for(name, batch))
+
+    def waited_for(function: Callable) -> Callable[[], Any]:
+        return lambda: [np.asarray(y) for y in keras.tree.flatten(function(images))]
+
+    runs = {label: waited_for(run) for label, run in contestants(name, chosen).items()}
+    times = interleaved(runs)
+    print(f"{name}, batches of {len(images)}, {FLAGS.rounds} rounds, ms per image")
+    ratios = {label: ANN for label in runs if label != ANN}
+    if UNROLLED in runs:
+        ratios |= {UNROLLED: FOLDED, WHILE: FOLDED}
+    return report(times, 1e3 / len(images), ratios)
+
+
+def peak_memory(name: str, label: str) -> int:
+    """Largest resident size of this process after three forward passes, in bytes."""
+    (run,) = contestants(name, (label,)).values()
+    for _ in range(3):
+        run(images_for(name))
+    # Not getrusage: its maximum begins with that of the parent process.
+    status = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+
+
+def memory_of(name: str) -> dict[str, int]:
+    """Peak memory of each version, in a process of its own; nothing where there is no /proc."""
+    if not sys.platform.startswith("linux"):
+        return {}
+    with concurrent.futures.ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn"), max_tasks_per_child=1
+    ) as pool:
+        peaks = {label: pool.submit(peak_memory, name, label).result() for label in IN_MEMORY}
+    print(", ".join(f"{label}: {peak / 2**20:,.0f} MiB" for label, peak in peaks.items()) + "\n")
+    return peaks
+
+
+# --- measuring ----------------------------------------------------------------------------------
+
+
+def interleaved(functions: dict[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
+    """Seconds of every round of each, after one that compiles."""
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(FLAGS.rounds):
+        for name, function in functions.items():
+            started = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: np.array(s) for name, s in seconds.items()}
+
+
+def report(seconds: dict[str, np.ndarray], unit: float, against: dict[str, str]) -> dict[str, Any]:
+    """Prints quartiles in the given unit, and median ratios round by round; returns both."""
+    rows, content = [], {}
+    for name, s in seconds.items():
+        low, median, high = (float(q) for q in np.percentile(s, [25, 50, 75]) * unit)
+        content[name] = {"quartiles": [round(q, 5) for q in (low, median, high)]}
+        ratio = ""
+        if name in against:
+            value = float(np.median(s / seconds[against[name]]))
+            content[name] |= {"against": against[name], "ratio": round(value, 3)}
+            ratio = f"{value:.2f} x {against[name]}"
+        rows.append((name, f"{low:.2f}", f"{median:.2f}", f"{high:.2f}", ratio))
+    header = ("", "lower quartile", "median", "upper quartile", "ratio")
+    align = ("left", "right", "right", "right", "left")
+    print(tabulate(rows, header, disable_numparse=True, colalign=align), end="\n\n", flush=True)
+    return content
 
 
 def main(argv: list[str]) -> None:
@@ -70,50 +263,30 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     if keras.backend.backend() != "tensorflow":
         sys.exit("benchmark: compares with TensorFlow's operations; set KERAS_BACKEND=tensorflow")
-    x = keras.ops.convert_to_tensor(
-        np.random.default_rng(0)
-        .normal(-0.112, np.sqrt(1.99), (1, FLAGS.elements))
-        .astype("float32")
-    )
-    functions = contestants()
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for function in functions.values():
-        function(x)  # compile
-    for _ in range(FLAGS.rounds):
-        for name, function in functions.items():
-            started = time.perf_counter()
-            np.asarray(function(x)[0, 0])  # waits for the result
-            seconds[name].append(time.perf_counter() - started)
-
-    nanoseconds = {
-        name: np.percentile(s, [25, 50, 75]) / FLAGS.elements * 1e9 for name, s in seconds.items()
-    }
-    ratios = {
-        f"{a} / {b}": float(np.median(np.array(seconds[a]) / np.array(seconds[b])))
-        for a, b in RATIOS
-    }
-    print(f"{FLAGS.elements:,} gate inputs, {FLAGS.rounds} rounds, ns per gate input")
-    rows = [(name, *(f"{q:.2f}" for q in quartiles)) for name, quartiles in nanoseconds.items()]
-    print(tabulate(rows, ("", "lower quartile", "median", "upper quartile"), disable_numparse=True))
-    print(
-        tabulate(
-            [(k, f"{v:.2f}") for k, v in ratios.items()],
-            ("median ratio", ""),
-            disable_numparse=True,
-        )
-    )
+    unknown = [name for name in FLAGS.networks if name not in SETTINGS]
+    if unknown:
+        sys.exit(f"benchmark: no setting for {', '.join(unknown)}; known: {', '.join(SETTINGS)}")
     path = pathlib.Path(FLAGS.output_dir) / "benchmark.json"
-    results.write_json(
-        path,
-        {
-            **results.provenance("normal gate inputs, mean -0.112, variance 1.99", 0),
-            "elements": FLAGS.elements,
-            "ns_quartiles": {
-                name: [round(float(v), 4) for v in q] for name, q in nanoseconds.items()
-            },
-            "ratios": {name: round(value, 3) for name, value in ratios.items()},
-        },
-    )
+    content = {
+        **results.provenance("random gate inputs and images", 0),
+        "rounds": FLAGS.rounds,
+        "elements": FLAGS.elements,
+        "ns_per_gate_input": gate_inputs(),
+        "networks": {},
+    }
+    for name in FLAGS.networks:
+        content["networks"][name] = {
+            **SETTINGS[name]._asdict(),
+            "ms_per_image": time_network(name),
+            "peak_bytes": memory_of(name),
+        }
+        keras.backend.clear_session()
+        results.write_json(path, content)
+    if "resnet20" in FLAGS.networks:
+        content["ms_per_image_by_batch"] = {
+            str(batch): time_network("resnet20", IN_MEMORY, batch) for batch in (1, 16, 64)
+        }
+    results.write_json(path, content)
     print(f"Written to {path}")
 
 

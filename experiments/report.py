@@ -31,7 +31,7 @@ flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder of the resul
 
 COLORS = 64  # of a picture on the page: curves and text need no more
 LARGEST_PICTURE = 1400  # pixels across
-LONGEST_TABLE = 60  # rows; longer ones are folded
+LONGEST_TABLE = 20  # rows; longer ones are folded
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,8 +64,8 @@ def _reason(error: Exception, allow_code: bool) -> str:
     text = " ".join(str(error).split())
     if "safe_mode" in text and not allow_code:
         return (
-            "holds Python code (a Lambda layer), which was not run. If you trust the file, load it with"
-            " allow_code=True (on the command line: --allow_code)"
+            "holds Python code (a Lambda layer), which was not run. If you trust the file: load_model"
+            "(path, allow_code=True), or fs-neurons with --allow_code"
         )
     # Keras puts the whole configuration before what went wrong.
     text = text.rpartition("Exception encountered: ")[2]

@@ -92,7 +92,22 @@ def test_training_script_writes_weights_history_and_summary(tmp_path):
 
 
 def test_benchmark_prints_ratios(tmp_path):
-    printed = run("benchmark", "--elements=10000", "--rounds=2", f"--output_dir={tmp_path}")
-    ratios = json.loads((tmp_path / "benchmark.json").read_text())["ratios"]
-    assert all(value > 0 for value in ratios.values())
-    assert "FS-Swish K=16, unrolled graph / FS-Swish K=16" in printed
+    flags = ("--elements=10000", "--rounds=2", "--networks=resnet20", f"--output_dir={tmp_path}")
+    printed = run("benchmark", *flags)
+    content = json.loads((tmp_path / "benchmark.json").read_text())
+    network = content["networks"]["resnet20"]["ms_per_image"]
+    assert network["FS, folded"]["against"] == "ANN" and network["FS, folded"]["ratio"] > 0
+    assert content["ns_per_gate_input"]["FS-Swish K=16, unrolled"]["ratio"] > 1
+    assert "FS, folded, spikes counted" in printed
+
+
+def test_efficiency_compares_with_rate_coding(tmp_path):
+    printed = run(
+        "efficiency", "--data=digits", "--limit=30", "--steps=24", f"--output_dir={tmp_path}"
+    )
+    content = json.loads((tmp_path / "efficiency_digits.json").read_text())
+    assert content["fs"]["steps_between_images"] == 20 and content["fs"]["latency"] == 80
+    spikes = [row["spikes_per_image"] for row in content["rate"]]
+    assert len(spikes) == 24 and spikes == sorted(spikes) and spikes[-1] > 0
+    assert "27.5 x" in printed and "125.0 x" in printed
+    assert (tmp_path / "efficiency_digits.png").stat().st_size > 10_000
