@@ -91,6 +91,24 @@ def test_training_script_writes_weights_history_and_summary(tmp_path):
     assert not list(tmp_path.glob("*.npz")) and not list(tmp_path.glob(".*"))
 
 
+def test_figure1_writes_the_spikes_that_it_draws(tmp_path):
+    printed = run(
+        "figure1", "--set=sigmoid_k8", "--function=sigmoid", "--x=-1", f"--output_dir={tmp_path}"
+    )
+    result = json.loads((tmp_path / "figure1.json").read_text())
+    assert f"{sum(result['spikes'])} spikes" in printed and len(result["spikes"]) == 8
+    assert abs(result["output"] - 0.269) < 0.02 and result["set"] == "sigmoid_k8"
+    assert (tmp_path / "figure1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figure2_puts_the_paper_beside(tmp_path):
+    run("figure2", f"--output_dir={tmp_path}")
+    published, fitted = json.loads((tmp_path / "figure2.json").read_text())["rows"]
+    assert published["mse_in_main_region"] == pytest.approx(0.00239, abs=1e-5)
+    assert published["paper"]["mse_in_main_region"] == 0.0023 and fitted["paper"] is None
+    assert fitted["mse"] < published["mse"] / 5
+
+
 def test_benchmark_prints_ratios(tmp_path):
     flags = ("--elements=10000", "--rounds=2", "--networks=resnet20", f"--output_dir={tmp_path}")
     printed = run("benchmark", *flags)
