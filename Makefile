@@ -12,8 +12,8 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help reproduce test table2 figure2 figure3 figure4 figure6b \
-	figure6c figure6d swish_sets benchmark clean
+.PHONY: help reproduce test table1 table2 figure2 figure3 figure4 figure5 \
+	figure6a figure6b figure6c figure6d swish_sets benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -27,11 +27,20 @@ test: $(VENV)/installed  ## install, then all tests
 table2: $(VENV)/installed  ## Table 2: CIFAR-10 where it is or can be downloaded, else digits
 	$(RUN) -m experiments.table2 --verbosity=-1
 
+# ImageNet: tfds:imagenet_v2 (a download of 1.3 GB), tfds:imagenet2012, or a folder of class folders.
+IMAGENET ?= tfds:imagenet_v2
+table1: $(VENV)/installed  ## Table 1: IMAGENET=tfds:imagenet2012, or a folder; else ImageNetV2
+	$(RUN) -m experiments.table1 --data=$(IMAGENET) --verbosity=-1
+
 swish_sets: $(VENV)/installed  ## what each Swish and sigmoid set does to a trained Swish network
 	$(RUN) -m experiments.swish_sets --verbosity=-1
 
 figure2 figure3 figure4: $(VENV)/installed
 	$(RUN) -m experiments.$@
+figure5: $(VENV)/installed  ## spikes against gate inputs, and the inputs that occur; IMAGENET as for table1
+	$(RUN) -m experiments.figure5 --data=$(IMAGENET) --verbosity=-1
+figure6a: $(VENV)/installed  ## accuracy of ResNet50 against the number of steps K
+	$(RUN) -m experiments.figure6a --verbosity=-1
 figure6b figure6c figure6d: $(VENV)/installed
 	$(RUN) -m experiments.figure6 --panel=$(@:figure6%=%)
 figure2:  ## Swish by FS-neurons, published and fitted

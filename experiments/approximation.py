@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 from keras import ops
+from tabulate import tabulate
 
 import fs_neurons as fs
 from experiments.plotting import ANN, SNN, plt, save
@@ -13,6 +14,20 @@ from experiments.results import write_csv
 from fs_neurons import neuron
 
 GRID_POINTS = 20_001
+
+
+def run(
+    path: pathlib.Path,
+    function,
+    label: str,
+    span: tuple[float, float],
+    sets: dict[str, fs.FSParameters],
+) -> None:
+    """Draws the figure and prints what `draw` measured; takes the same arguments."""
+    measured = draw(path, function, label, span, sets)
+    header = ("set", "mean squared error", "mean spikes over the span")
+    print(tabulate(measured, header, floatfmt=".3g"))
+    print(f"Written to {path}.png, {path}.csv and {path}_parameters.csv")
 
 
 def draw(

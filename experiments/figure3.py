@@ -11,10 +11,9 @@ import pathlib
 
 import keras
 from absl import app, flags
-from tabulate import tabulate
 
 from experiments import results
-from experiments.approximation import draw
+from experiments.approximation import run
 from fs_neurons import parameters
 
 FLAGS = flags.FLAGS
@@ -29,13 +28,7 @@ def main(argv: list[str]) -> None:
         "fitted": parameters.load("sigmoid_k12"),
     }
     path = pathlib.Path(FLAGS.output_dir) / "figure3"
-    measured = draw(path, keras.activations.sigmoid, "sigmoid", (-10.0, 10.0), sets)
-    print(
-        tabulate(
-            measured, ("set", "mean squared error", "mean spikes over the span"), floatfmt=".3g"
-        )
-    )
-    print(f"Written to {path}.png and .csv")
+    run(path, keras.activations.sigmoid, "sigmoid", (-10.0, 10.0), sets)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,10 @@ import sys
 
 import keras
 from absl import app, flags
-from tabulate import tabulate
 
 import fs_neurons as fs
 from experiments import results
-from experiments.approximation import draw
+from experiments.approximation import run
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("K", 10, "Time steps.", lower_bound=1)
@@ -34,13 +33,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"figure4: {error}")
     span = (-0.4 * FLAGS.alpha, 1.2 * FLAGS.alpha)
     path = pathlib.Path(FLAGS.output_dir) / "figure4"
-    measured = draw(path, keras.activations.relu, "ReLU", span, {f"alpha = {FLAGS.alpha:g}": relu})
-    print(
-        tabulate(
-            measured, ("set", "mean squared error", "mean spikes over the span"), floatfmt=".3g"
-        )
-    )
-    print(f"Written to {path}.png and .csv")
+    run(path, keras.activations.relu, "ReLU", span, {f"alpha = {FLAGS.alpha:g}": relu})
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
         except FileNotFoundError as error:
             missing.append(str(error))
             continue
-        rows.append(measure(name, model, data, relu))
+        rows += measure(name, model, data, relu)
 
     for line in missing:
         print(line)
@@ -85,43 +85,54 @@ def main(argv: list[str]) -> None:
     print(f"Written to {output / stem}.json and .png")
 
 
-def measure(name: str, model, data: datasets.Dataset, relu: fs.FSParameters) -> dict:
-    """One row: the network and its FS-conversion over all images of `data`."""
-    activations = {"relu": relu} if name in PAPER_ROWS else {}
-    snn = fs.convert(model, **activations)
-    ann_result = evaluate(model, data, batch_size=FLAGS.batch_size, verbose=sys.stderr.isatty())
-    snn_result = evaluate(snn, data, batch_size=FLAGS.batch_size, verbose=sys.stderr.isatty())
-    neurons = fs.conversion_report(snn).neurons
-    return {
-        "network": name,
-        "ann": round(100 * ann_result.accuracy, 4),
-        "snn": round(100 * snn_result.accuracy, 4),
-        "agreement": round(
-            100 * float((ann_result.predictions == snn_result.predictions).mean()), 4
-        ),
-        "neurons": neurons,
-        "spikes_per_image": snn_result.spikes_per_image,
-        "spikes_per_neuron": snn_result.spikes_per_image / neurons,
-        "ann_images_per_second": round(len(data) / ann_result.seconds, 1),
-        "snn_images_per_second": round(len(data) / snn_result.seconds, 1),
-        "time_ratio": round(snn_result.seconds / ann_result.seconds, 3),
-        "paper": dataclasses.asdict(PAPER_ROWS[name])
-        if name in PAPER_ROWS and data.name == "cifar10"
-        else None,
-    }
+def measure(name: str, model, data: datasets.Dataset, relu: fs.FSParameters) -> list[dict]:
+    """The network and its FS-conversions over all images of `data`, one row each."""
+    ann = evaluate(model, data, batch_size=FLAGS.batch_size, verbose=sys.stderr.isatty())
+    paper = PAPER_ROWS.get(name) if data.name == "cifar10" else None
+    rows = []
+    for converted, arguments in _conversions(model, relu).items():
+        snn = fs.convert(model, **arguments)
+        result = evaluate(snn, data, batch_size=FLAGS.batch_size, verbose=sys.stderr.isatty())
+        neurons = fs.conversion_report(snn).neurons
+        rows.append(
+            {
+                "network": name,
+                "converted": converted,
+                "ann": round(100 * ann.accuracy, 4),
+                "snn": round(100 * result.accuracy, 4),
+                "agreement": round(100 * float((ann.predictions == result.predictions).mean()), 4),
+                "neurons": neurons,
+                "spikes_per_image": result.spikes_per_image,
+                "spikes_per_neuron": result.spikes_per_image / neurons,
+                "ann_images_per_second": round(len(data) / ann.seconds, 1),
+                "snn_images_per_second": round(len(data) / result.seconds, 1),
+                "time_ratio": round(result.seconds / ann.seconds, 3),
+                "paper": dataclasses.asdict(paper) if paper else None,
+            }
+        )
+    return rows
+
+
+def _conversions(model, relu: fs.FSParameters) -> dict[str, dict]:
+    """Which activations are replaced -> arguments of `fs.convert`."""
+    if "relu" in {site.activation for site in fs.find_sites(model)}:
+        return {"ReLU": {"relu": relu}}
+    # The released program of the paper leaves the squeeze-excite sigmoids as they are.
+    return {"Swish": {"keep": ("sigmoid",)}, "Swish, sigmoid": {}}
 
 
 def as_table(rows: list[dict], data: datasets.Dataset, relu: fs.FSParameters) -> str:
     """The table as text; with the paper's figures where they were measured on the same data."""
     with_paper = data.name == "cifar10"
-    header = ["network", "ANN %", "SNN %", "difference", "neurons", "spikes/image", "spikes/neuron",
+    header = ["network", "converted", "ANN %", "SNN %", "difference", "neurons", "spikes/image", "spikes/neuron",
               "ANN images/s", "SNN images/s", "time SNN/ANN"]  # fmt: skip
     if with_paper:
         header += ["paper: ANN %", "SNN %", "neurons", "spikes"]
     lines = []
     for row in rows:
         line = [
-            row["network"], f"{row['ann']:.2f}", f"{row['snn']:.2f}", f"{row['snn'] - row['ann']:+.2f}",
+            row["network"], row["converted"],
+            f"{row['ann']:.2f}", f"{row['snn']:.2f}", f"{row['snn'] - row['ann']:+.2f}",
             f"{row['neurons']:,}", f"{row['spikes_per_image']:,.0f}", f"{row['spikes_per_neuron']:.2f}",
             f"{row['ann_images_per_second']:,.0f}", f"{row['snn_images_per_second']:,.0f}",
             f"{row['time_ratio']:.2f}",
@@ -143,7 +154,7 @@ def as_table(rows: list[dict], data: datasets.Dataset, relu: fs.FSParameters) ->
         f"{data.name}, {len(data):,} test images; FS-ReLU with K={relu.K}, alpha={relu.alpha:g};"
         " FS-Swish K=16 and FS-sigmoid K=12 as published"
     )
-    align = ["left"] + ["right"] * (len(header) - 1)
+    align = ["left"] * 2 + ["right"] * (len(header) - 2)
     return f"{title}\n{tabulate(lines, header, colalign=align, disable_numparse=True)}"
 
 
@@ -180,9 +191,7 @@ def plot(rows: list[dict], data: str) -> plt.Figure:
     shown = [
         v for r in rows for v in (r["ann"], r["snn"], *([r["paper"]["snn"]] if r["paper"] else []))
     ]
-    left.set(
-        yticks=list(at), yticklabels=[r["network"] for r in rows], ylim=(-0.6, len(rows) - 0.3)
-    )
+    left.set(yticks=list(at), yticklabels=[_label(r) for r in rows], ylim=(-0.6, len(rows) - 0.3))
     left.set(
         xlim=(min(shown) - 1, max(shown) + 1), xlabel="test accuracy (%)", title=f"Accuracy, {data}"
     )
@@ -191,6 +200,10 @@ def plot(rows: list[dict], data: str) -> plt.Figure:
     right.set_xlim(0, 1.2 * max(r["spikes_per_neuron"] for r in rows))
     figure.legend(loc="outside lower center", ncols=3)
     return figure
+
+
+def _label(row: dict) -> str:
+    return row["network"] if row["converted"] == "ReLU" else f"{row['network']}\n{row['converted']}"
 
 
 def _networks(data: str) -> tuple[str, ...]:

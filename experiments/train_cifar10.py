@@ -33,6 +33,9 @@ flags.DEFINE_integer("epochs", None, "Epochs, instead of the recipe's.", lower_b
 flags.DEFINE_float(
     "learning_rate", None, "Peak learning rate, instead of the recipe's.", lower_bound=0
 )
+flags.DEFINE_float(
+    "weight_decay", None, "L2 factor on all weights, instead of the recipe's.", lower_bound=0
+)
 flags.DEFINE_integer("seed", 0, "Seed of initial weights, order and augmentation.")
 flags.DEFINE_integer("limit", None, "Use only the first so many training images.", lower_bound=1)
 flags.DEFINE_string("output_dir", None, "Folder for the results; params/DATA when missing.")
@@ -48,11 +51,9 @@ def main(argv: list[str]) -> None:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(FLAGS.seed)
 
-    recipe = training.RECIPES[FLAGS.recipe]
-    if FLAGS.epochs is not None:
-        recipe = recipe.with_epochs(FLAGS.epochs)
-    if FLAGS.learning_rate is not None:
-        recipe = recipe.with_learning_rate(FLAGS.learning_rate)
+    recipe = training.RECIPES[FLAGS.recipe].changed(
+        epochs=FLAGS.epochs, learning_rate=FLAGS.learning_rate, weight_decay=FLAGS.weight_decay
+    )
     output = pathlib.Path(FLAGS.output_dir) if FLAGS.output_dir else params_dir() / FLAGS.data
     checkpoint = output / f"{FLAGS.model}.checkpoint.npz"
     model = models.build(FLAGS.model, FLAGS.data)

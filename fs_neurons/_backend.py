@@ -1,7 +1,7 @@
 """The one place that knows which Keras backend runs.
 
 `fuse` turns an element-wise function of `keras.ops` into one compiled kernel: XLA on TensorFlow and
-JAX, the plain function on PyTorch.
+JAX, the plain function on PyTorch. `compiled` does so with a whole forward pass, by TensorFlow's own graph.
 """
 
 from __future__ import annotations
@@ -37,3 +37,31 @@ def fuse(function: Callable[..., Any], ranks: Sequence[int] = (1,)) -> Callable[
 
         return jax.jit(function)
     return function
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Traces a function of tensors into one graph of the backend; as it is on PyTorch."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, autograph=False)
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
+def bincount(codes: Any, bins: int) -> Any:
+    """Number of entries 0, ..., bins - 1 in an int32 tensor of shape (n,); inside `compiled` too."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.math.bincount(codes, minlength=bins, maxlength=bins)
+    if backend == "jax":
+        import jax.numpy as jnp
+
+        return jnp.bincount(codes, length=bins)
+    return keras.ops.bincount(codes, minlength=bins)

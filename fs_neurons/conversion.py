@@ -8,11 +8,13 @@
 
 A site is an `Activation` or `ReLU` layer (or a relative), an operation such as `keras.ops.relu(x)`, or the
 `activation=` argument of a dense or convolutional layer, which is split into the linear layer and a layer
-of FS-neurons. Weights are carried over unchanged; the input model is never touched.
+of FS-neurons. Weights are carried over unchanged; the input model is never touched. Max-pooling behind
+FS-ReLU is computed from its spikes: see pooling.py.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import re
@@ -28,6 +30,7 @@ from tabulate import tabulate
 from fs_neurons.layers import FSActivation, SiteRecord, fs_layer, record_spikes
 from fs_neurons.neuron import FSParameters, relu_parameters
 from fs_neurons.parameters import as_parameters, canonical_name, for_activation, registered
+from fs_neurons.pooling import spiking_pool
 
 # Activations that are not those of neurons: nothing to replace, or a normalisation over classes.
 _STAY = ("linear", "softmax", "log_softmax")
@@ -551,6 +554,7 @@ class _Rewriter:
         self.clones: dict[int, Any] = {}  # id of the original -> its clone
         self.companions: dict[int, keras.layers.Layer] = {}  # id of a clone -> what follows it
         self.replacements: set[int] = set()  # ids of clones that are replacements themselves
+        self.shared: set[int] = set()  # ids of operations, and of clones, called more than once
         self.pairs: list[tuple[Any, Any]] = []  # layers whose weights are to be copied
 
     def rewrite(self, model: keras.Model) -> keras.Model:
@@ -567,14 +571,21 @@ class _Rewriter:
     def _model(self, model: keras.Model) -> keras.Model:
         if isinstance(model, keras.Sequential):
             return self._sequential(model)
+        nodes = (node for depth in model._nodes_by_depth.values() for node in depth)
+        calls = collections.Counter(id(node.operation) for node in nodes)
+        self.shared.update(op for op, count in calls.items() if count > 1)
         return keras.models.clone_model(model, clone_function=self._clone, call_function=self._call)
 
     def _sequential(self, model: keras.Sequential) -> keras.Sequential:
         (x,) = model.inputs
         new_layers = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)]
+        source = None
         for layer in model.layers:
             clone = self._clone(layer)
+            clone = spiking_pool(clone, source) or clone
             new_layers.append(clone)
+            if not isinstance(clone, layers.ZeroPadding2D):
+                source = self.companions.get(id(clone), clone)
             if id(clone) in self.companions:
                 new_layers.append(self.companions[id(clone)])
         new = keras.Sequential(new_layers, name=model.name, trainable=model.trainable)
@@ -586,12 +597,18 @@ class _Rewriter:
         if id(clone) in self.replacements:
             # Of what the original was called with, only its input means anything to an activation.
             return clone(args[0] if args else next(iter(kwargs.values())))
+        if type(clone) is layers.MaxPooling2D:
+            # A pool that is called at several places may have other inputs there: it stays.
+            pool = None if id(clone) in self.shared else spiking_pool(clone, _source(args[0]))
+            return (pool or clone)(*args, **kwargs)
         y = clone(*args, **kwargs)
         return self.companions[id(clone)](y) if id(clone) in self.companions else y
 
     def _clone(self, op: Any) -> Any:
         if id(op) not in self.clones:
             self.clones[id(op)] = self._new_clone(op)
+            if id(op) in self.shared:
+                self.shared.add(id(self.clones[id(op)]))
         return self.clones[id(op)]
 
     def _new_clone(self, op: Any) -> Any:
@@ -640,6 +657,14 @@ class _Rewriter:
             candidate, number = f"{name}_{number}", number + 1
         self.taken.add(candidate)
         return candidate
+
+
+def _source(x: keras.KerasTensor) -> Any:
+    """The operation that a tensor comes from, before any zero padding."""
+    operation, node, _ = x._keras_history
+    while isinstance(operation, layers.ZeroPadding2D):
+        operation, node, _ = operation._inbound_nodes[node].input_tensors[0]._keras_history
+    return operation
 
 
 def _copy_weights(original: keras.layers.Layer, clone: keras.layers.Layer) -> None:

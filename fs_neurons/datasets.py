@@ -125,7 +125,7 @@ def _load_cifar10(split: str, data_dir: str | os.PathLike | None) -> Dataset:
     try:
         prepared = (folder / "cifar10").is_dir()
         if not prepared:
-            _require_host(CIFAR10_HOST)
+            require_host(CIFAR10_HOST)
         arrays = tfds.as_numpy(
             tfds.load("cifar10", split=split, data_dir=folder, batch_size=-1, download=not prepared)
         )
@@ -159,7 +159,7 @@ _LOADERS: dict[str, Callable[[str, str | os.PathLike | None], Dataset]] = {
 NAMES = tuple(_LOADERS)
 
 
-def _require_host(host: str) -> None:
+def require_host(host: str) -> None:
     """Fails within seconds where a download would hang for minutes."""
     if any(
         os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")

@@ -66,7 +66,7 @@ def evaluate(
     if batch_size < 1 or len(data) == 0:
         raise ValueError(f"nothing to do: {len(data)} images in batches of {batch_size}")
     batch_size = min(batch_size, len(data))
-    forward = _compiled_forward(model)
+    forward = compiled_forward(model, standardise)
     forward(data.images[:1].repeat(batch_size, axis=0))  # compile
     predictions = np.empty(len(data), np.int64)
     spikes = 0
@@ -88,16 +88,24 @@ def evaluate(
     return Evaluation(accuracy, len(data), spikes, seconds, predictions)
 
 
-def _compiled_forward(model: keras.Model) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Images -> scores and spikes per image, as numpy arrays, through the backend's compiler."""
+def compiled_forward(
+    model: keras.Model, prepare: Callable[[Any], Any] = lambda images: images
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Runs `model` through the backend's compiler, and counts spikes where there are FS layers.
+
+    Args:
+        model: network whose output is one score per class.
+        prepare: applied to the images first, in the same compiled function.
+
+    Returns:
+        A function of a batch of images that gives scores and int64 spikes per image, as numpy arrays.
+    """
 
     def forward(images: Any) -> tuple[Any, Any]:
         with record_spikes() as records:
-            scores = model(standardise(images), training=False)
-        spikes = ops.zeros(images.shape[0], dtype="int32")
-        for record in records:
-            spikes = spikes + record.spikes
-        return scores, spikes
+            scores = model(prepare(images), training=False)
+        none = ops.zeros((1, images.shape[0]), dtype="int32")
+        return scores, ops.concatenate([none, *(record.spikes[None] for record in records)])
 
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -111,6 +119,7 @@ def _compiled_forward(model: keras.Model) -> Callable[[np.ndarray], tuple[np.nda
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scores, spikes = forward(ops.convert_to_tensor(images))
-        return ops.convert_to_numpy(scores), ops.convert_to_numpy(spikes)
+        # Summed over layers in int64: a large network can fire more than an int32 counts.
+        return ops.convert_to_numpy(scores), ops.convert_to_numpy(spikes).sum(0, dtype=np.int64)
 
     return run

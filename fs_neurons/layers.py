@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -36,7 +36,7 @@ class SiteRecord:
     Attributes:
         layer: the FS layer.
         shape: shape of its input, the batch first; entries may be None.
-        spikes: int32 tensor (images,) of spikes per image.
+        spikes: int32 tensor (images,) of spikes per image, or what `measure` gave.
     """
 
     layer: FSActivation
@@ -44,20 +44,28 @@ class SiteRecord:
     spikes: Any
 
 
-_records: contextvars.ContextVar[list[SiteRecord] | None] = contextvars.ContextVar(
+# Runs an FS-neuron and measures something: (gate inputs, parameters) -> (outputs, what was measured).
+Measure = Callable[[Any, FSParameters], tuple[Any, Any]]
+_records: contextvars.ContextVar[tuple[list[SiteRecord], Measure] | None] = contextvars.ContextVar(
     "fs_neurons_records", default=None
 )
 
 
 @contextlib.contextmanager
-def record_spikes() -> Iterator[list[SiteRecord]]:
+def record_spikes(
+    measure: Measure = neuron.response_and_spikes,
+) -> Iterator[list[SiteRecord]]:
     """Collects a `SiteRecord` for every call of an FS layer inside the block, in order of execution.
 
     Works eagerly, and inside `tf.function` and `jax.jit` when the traced function returns the counts. A
     layer that runs twice is recorded twice.
+
+    Args:
+        measure: what to do with gate inputs and parameters instead of counting spikes per image; gives
+            the neurons' outputs and what the record is to hold.
     """
     records: list[SiteRecord] = []
-    token = _records.set(records)
+    token = _records.set((records, measure))
     try:
         yield records
     finally:
@@ -113,20 +121,26 @@ class FSActivation(keras.layers.Layer):
             )
 
     def call(self, x: Any) -> Any:
-        if self.scale is not None:
-            shape = [1] * len(x.shape)
-            shape[self.axis] = -1
-            scale = ops.reshape(self.scale, shape)
+        scale = self._broadcast_scale(x)
+        if scale is not None:
             x = ops.cast(x, "float32") / scale
-        records = _records.get()
-        if records is None:
+        recording = _records.get()
+        if recording is None:
             y = neuron.response(x, self.parameters)
         else:
-            y, spikes = neuron.response_and_spikes(x, self.parameters)
+            records, measure = recording
+            y, spikes = measure(x, self.parameters)
             records.append(SiteRecord(self, tuple(x.shape), spikes))
-        if self.scale is not None:
+        if scale is not None:
             y = y * scale
         return ops.cast(y, self.compute_dtype)
+
+    def _broadcast_scale(self, x: Any) -> Any:
+        if self.scale is None:
+            return None
+        shape = [1] * len(x.shape)
+        shape[self.axis] = -1
+        return ops.reshape(self.scale, shape)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape

@@ -1,6 +1,6 @@
 """Training of small image networks, resumable after a kill at any moment.
 
-    recipe = RECIPES["fast"].with_epochs(40)
+    recipe = RECIPES["fast"].changed(epochs=40)
     train(model, load("cifar10", "train"), load("cifar10", "test"), recipe, checkpoint="resnet8.npz")
 
 One step of stochastic gradient descent is written once per backend (TensorFlow, JAX); everything
@@ -67,15 +67,18 @@ class Recipe:
     momentum: float = 0.9
     average_epochs: float = 2.0
 
-    def with_epochs(self, epochs: int) -> Recipe:
-        """The same recipe, stretched or shortened to `epochs`."""
-        if epochs < 1:
+    def changed(
+        self,
+        *,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+    ) -> Recipe:
+        """The same recipe with other epochs, peak learning rate or weight decay; None keeps them."""
+        if epochs is not None and epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {epochs}")
-        return dataclasses.replace(self, epochs=epochs)
-
-    def with_learning_rate(self, learning_rate: float) -> Recipe:
-        """The same recipe with another peak learning rate."""
-        return dataclasses.replace(self, learning_rate=learning_rate)
+        given = {"epochs": epochs, "learning_rate": learning_rate, "weight_decay": weight_decay}
+        return dataclasses.replace(self, **{k: v for k, v in given.items() if v is not None})
 
     def rate_at(self, progress: float) -> float:
         """Learning rate at `progress` in [0, 1) of the run."""

@@ -24,7 +24,11 @@ def test_table2_on_digits_prints_and_writes_the_same_numbers(tmp_path):
     printed = run("table2", "--data=digits", f"--output_dir={tmp_path}")
     result = json.loads((tmp_path / "table2_digits.json").read_text())
     assert result["images"] == 599 and "experiments.table2" in result["command"]
-    assert [row["network"] for row in result["rows"]] == ["resnet8", "se_resnet8_swish"]
+    assert [(row["network"], row["converted"]) for row in result["rows"]] == [
+        ("resnet8", "ReLU"),
+        ("se_resnet8_swish", "Swish"),
+        ("se_resnet8_swish", "Swish, sigmoid"),
+    ]
     for row in result["rows"]:
         assert row["ann"] >= 98 and abs(row["snn"] - row["ann"]) <= 1
         assert f"{row['snn']:.2f}" in printed and f"{row['neurons']:,}" in printed
@@ -61,6 +65,21 @@ def test_table2_falls_back_to_digits_in_one_line(tmp_path):
 )
 def test_table2_refuses_wrong_flags_in_a_line(flags, message, tmp_path):
     assert message in run("table2", *flags, f"--output_dir={tmp_path}", expect=1)
+
+
+def test_figure6a_rises_to_the_accuracy_of_the_network(tmp_path):
+    run("figure6a", "--data=digits", "--largest_K=10", "--alpha=10", f"--output_dir={tmp_path}")
+    result = json.loads((tmp_path / "figure6a_digits.json").read_text())
+    accuracy = {row["K"]: row["snn"] for row in result["rows"]}
+    assert list(accuracy) == list(range(2, 11))
+    assert accuracy[2] < 50 and abs(accuracy[10] - result["rows"][0]["ann"]) <= 0.5
+    assert len((tmp_path / "figure6a_digits.csv").read_text().splitlines()) == 10
+    assert (tmp_path / "figure6a_digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figure6a_names_the_network_without_weights(tmp_path):
+    flags = ("--data=digits", "--models=resnet50", f"--output_dir={tmp_path}")
+    assert "--model=resnet50 --data=digits" in run("figure6a", *flags, expect=1)
 
 
 def test_training_script_writes_weights_history_and_summary(tmp_path):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 TRAIN = datasets.load("digits", "train").take(256)
 TEST = datasets.load("digits", "test").take(100)
-RECIPE = RECIPES["fast"].with_epochs(3)
+RECIPE = RECIPES["fast"].changed(epochs=3)
 
 
 class KilledError(Exception):
@@ -44,7 +44,7 @@ def assert_same_weights(a, b):
 
 
 def test_training_lowers_the_loss_and_fills_the_history():
-    model, history = trained(RECIPES["paper"].with_epochs(8))
+    model, history = trained(RECIPES["paper"].changed(epochs=8))
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
     assert [row["epoch"] for row in history] == list(range(1, 9))
     assert history[-1]["test_accuracy"] == training.accuracy(model, TEST)
@@ -95,7 +95,7 @@ def test_a_damaged_checkpoint_is_refused(checkpoint):
 def test_a_foreign_checkpoint_is_refused_and_left_alone(checkpoint):
     before = checkpoint.read_bytes()
     with pytest.raises(CheckpointError, match="recipe"):
-        trained(RECIPE.with_epochs(4), checkpoint=checkpoint, resume=True)
+        trained(RECIPE.changed(epochs=4), checkpoint=checkpoint, resume=True)
     with pytest.raises(CheckpointError, match="seed"):
         trained(seed=5, checkpoint=checkpoint, resume=True)
     with pytest.raises(CheckpointError, match="model"):
@@ -129,7 +129,7 @@ def test_nesterov_momentum_is_that_of_keras():
     weight, velocity = np.float32([1, -2]), np.zeros(2, np.float32)
     for step in range(4):
         gradient = np.float32([0.5 + step, 1.0])
-        weight, velocity = training._descend(recipe, weight, velocity, gradient, 0.1, False)
+        weight, velocity = training._descend(recipe, weight, velocity, gradient, 0.1)
         optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
         np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), weight, rtol=1e-5)
 

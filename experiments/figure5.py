@@ -1,0 +1,184 @@
+"""Figure 5: spikes of an FS-neuron against its gate input, and the gate inputs that occur.
+
+    python -m experiments.figure5                                     # ImageNetV2, weights by Keras
+    python -m experiments.figure5 --data=val --checkpoint=efficientnet-b7-randaug
+    python -m experiments.figure5 --swish_model=digits/se_resnet8_swish --relu_model=cifar10/resnet20
+
+Panel A: FS-Swish with K = 16; panel B: FS-ReLU with K = 6 and alpha = 10. Over them the Gaussian of the
+gate inputs that the paper publishes and, where network and images are there, that of the measured ones. Mean and
+variance are given both ways: as in the paper, the plain average over sites of their means and of their
+standard deviations (squared), and pooled over all neurons. Writes figure5.png, .csv and .json to --output_dir.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from absl import app, flags
+from keras import ops
+from tabulate import tabulate
+
+import fs_neurons as fs
+from experiments import results
+from experiments.plotting import ANN, PAPER, SNN, plt, save
+from fs_neurons import datasets, imagenet, models, neuron, parameters
+from fs_neurons.models.imagenet import load_network
+from fs_neurons.preprocessing import PREPROCESSINGS
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "swish_model",
+    "efficientnet-b7",
+    "Network of panel A: of Table 1, or cifar10/NAME or digits/NAME.",
+)
+flags.DEFINE_string("relu_model", "resnet50", "Network of panel B, likewise.")
+flags.DEFINE_string("checkpoint", None, "Official checkpoint of --swish_model.")
+flags.DEFINE_string("data", imagenet.DEFAULT, "ImageNet images, as for table1.")
+flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
+flags.DEFINE_integer("limit", 50, "Images to measure on.", lower_bound=1)
+flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder for the results.")
+
+SPAN, POINTS = (-8.0, 12.0), 4001
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """A panel: parameters, the activation that they emulate, published mean and variance."""
+
+    title: str
+    parameters: fs.FSParameters
+    activation: str
+    published: tuple[float, float]
+    published_for: str
+
+
+PANELS = (
+    Panel("A  FS-Swish, K = 16", parameters.load("swish_k16_paper"), "silu", (-0.112, 1.99),
+          "EfficientNet-B7"),
+    Panel("B  FS-ReLU, K = 6, alpha = 10", fs.relu_parameters(6, 10.0), "relu", (-0.36970, 2.19),
+          "ResNet50"),
+)  # fmt: skip
+
+
+class Inputs(NamedTuple):
+    """Mean and variance of gate inputs: averaged over sites as in the paper, and over all neurons."""
+
+    by_site: tuple[float, float]
+    pooled: tuple[float, float]
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    names = (FLAGS.swish_model, FLAGS.relu_model)
+    x = np.linspace(*SPAN, POINTS).astype(np.float32)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    rows, report, columns = [], [], {"gate_input": x}
+    for panel, name, left in zip(PANELS, names, axes, strict=True):
+        spikes = ops.convert_to_numpy(neuron.spike_count(x, panel.parameters))
+        columns[f"spikes_{panel.activation}"] = spikes
+        left.step(x, spikes, color=SNN, where="mid")
+        left.set(xlabel="gate input x", title=panel.title)
+        left.set_ylabel("spikes", color=SNN)
+        right = left.twinx()
+        right.spines["right"].set_visible(True)
+        right.set_ylabel("density of gate inputs")
+        curves = [(f"{panel.published_for}, published", panel.published, PAPER, "--")]
+        try:
+            measured, images = measure(name)
+            curves.append((f"{name}, measured", measured.by_site, ANN, "-"))
+            curves.append((f"{name}, measured, pooled", measured.pooled, ANN, ":"))
+        except (FileNotFoundError, ValueError, datasets.DatasetUnavailable) as error:
+            images = 0
+            print(f"{panel.title}: only the published inputs are drawn: {error}")
+        for label, (mean, variance), color, style in curves:
+            density = gaussian(x, mean, variance)
+            columns[f"{panel.activation}: {label}"] = density
+            right.plot(x, density, style, color=color, label=label)
+            mean_spikes = expected_spikes(panel.parameters, mean, variance)
+            rows.append(
+                (panel.title, label, f"{mean:.3f}", f"{variance:.3f}", f"{mean_spikes:.2f}")
+            )
+            report.append(
+                {"panel": panel.title, "inputs": label, "mean": mean, "variance": variance,
+                 "mean_spikes": mean_spikes, "images": images if "measured" in label else None}
+            )  # fmt: skip
+        right.set_ylim(bottom=0)
+        right.legend(fontsize=7)
+    header = ("panel", "gate inputs", "mean", "variance", "mean spikes under it")
+    print(tabulate(rows, header, disable_numparse=True))
+    path = pathlib.Path(FLAGS.output_dir) / "figure5"
+    save(figure, path.with_suffix(".png"))
+    results.write_csv(path.with_suffix(".csv"), columns)
+    made_by = results.provenance(", ".join(names), FLAGS.limit)
+    results.write_json(path.with_suffix(".json"), {**made_by, "curves": report})
+    print(f"Written to {path}.png, .csv and .json")
+
+
+def gaussian(x: np.ndarray, mean: float, variance: float) -> np.ndarray:
+    """Density of the normal distribution."""
+    return np.exp(-((x - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+
+
+def expected_spikes(p: fs.FSParameters, mean: float, variance: float) -> float:
+    """Mean number of spikes under normally distributed gate inputs."""
+    x = mean + np.sqrt(variance) * np.linspace(-8, 8, 200_001)
+    weights = gaussian(x, mean, variance)
+    spikes = ops.convert_to_numpy(neuron.spike_count(x.astype(np.float32), p))
+    return float((weights * spikes).sum() / weights.sum())
+
+
+def measure(name: str) -> tuple[Inputs, int]:
+    """Gate inputs of all FS-neurons in the converted network `name`, squeeze-excite gates included.
+
+    Returns:
+        The statistics and the number of images.
+
+    Raises:
+        FileNotFoundError, ValueError, DatasetUnavailable: no such network, weights or images.
+    """
+    model, images = load(name)
+    snn = fs.convert(model)
+    sites = [layer.input for layer in snn.layers if isinstance(layer, fs.FSActivation)]
+    moments = keras.Model(
+        snn.inputs, [ops.stack([ops.mean(x), ops.mean(ops.square(x))]) for x in sites]
+    )
+    totals, count = np.zeros((len(sites), 2)), 0
+    for image in images:
+        totals += np.array([ops.convert_to_numpy(m) for m in moments(image[None], training=False)])
+        count += 1
+    mean, square = (totals / count).T
+    sizes = np.array([np.prod(x.shape[1:]) for x in sites], float)
+    deviation = np.sqrt(square - mean**2)
+    share = sizes / sizes.sum()
+    pooled = float(share @ mean)
+    return Inputs(
+        (float(mean.mean()), float(deviation.mean() ** 2)),
+        (pooled, float(share @ square - pooled**2)),
+    ), count
+
+
+def load(name: str) -> tuple[keras.Model, Iterator[np.ndarray]]:
+    """A trained network and images prepared for it."""
+    data, _, network_name = name.rpartition("/")
+    if data in models.INPUT_SHAPES:
+        model = models.pretrained(network_name, data)
+        test = datasets.load(data, "test", FLAGS.data_dir).take(FLAGS.limit)
+        return model, iter(ops.convert_to_numpy(datasets.standardise(test.images)))
+    checkpoint = FLAGS.checkpoint if name == FLAGS.swish_model else None
+    network = load_network(name, checkpoint or "imagenet")
+    source = imagenet.open_images(FLAGS.data, data_dir=FLAGS.data_dir)
+    prepare = PREPROCESSINGS[network.preprocessing]
+    samples = imagenet.stream(
+        source, lambda image: prepare(image, network.image_size), stop=FLAGS.limit
+    )
+    return network.model, (sample.image for sample in samples if sample.image is not None)
+
+
+if __name__ == "__main__":
+    app.run(main)
