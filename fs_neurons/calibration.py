@@ -80,7 +80,7 @@ class Settings:
     target_spikes: float | None = None
     rounding: str = "nearest"
     correction: str = "affine"
-    exponent: float = 2.4
+    exponent: float = 2.7
 
     def __post_init__(self) -> None:
         if self.steps is not None and (
