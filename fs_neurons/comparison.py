@@ -215,10 +215,10 @@ _pass: contextvars.ContextVar[_Pass | None] = contextvars.ContextVar(
 class _Probe(layers.Layer):
     """A site that computes its activation, or its FS-neurons where the pass says so."""
 
-    def __init__(self, function: Callable[[Any], Any], parameters: FSParameters, **kwargs: Any):
+    def __init__(self, function: Callable[[Any], Any], site: FSActivation, **kwargs: Any):
         super().__init__(**kwargs)
         self.function = function
-        self.parameters = parameters
+        self.site = site
 
     def call(self, x: Any) -> Any:
         current = _pass.get()
@@ -231,7 +231,7 @@ class _Probe(layers.Layer):
         current.met.append((self, x, None))
         return ops.cond(
             spikes,
-            lambda: ops.cast(neuron.response(x, self.parameters), self.compute_dtype),
+            lambda: ops.cast(self.site.call(x), self.compute_dtype),
             lambda: ops.cast(self.function(x), self.compute_dtype),
         )
 
@@ -266,7 +266,7 @@ def _with_probes(model: keras.Model, snn: keras.Model) -> keras.Model:
         if not site.convertible or not converted[name]:
             return None  # kept by the conversion
         found += 1
-        return _Probe(site.function, converted[name].popleft().parameters, name=name, dtype=dtype)
+        return _Probe(site.function, converted[name].popleft(), name=name, dtype=dtype)
 
     twin = _Rewriter(replacement).rewrite(model)
     if found != total:
@@ -322,10 +322,11 @@ def _measure(probe: _Probe, x: Any, exact: Any, arrived: Any, output: Any) -> An
     def mean(tensor: Any) -> Any:
         return ops.mean(tensor, axis=1)
 
-    low, high = np.float32(probe.parameters.domain)
-    own = ops.square(flat(neuron.response(x, probe.parameters)) - flat(exact))
-    accumulated = ops.square(flat(probe.function(arrived)) - flat(exact))
-    x, exact, output = flat(x), flat(exact), flat(output)
+    site = probe.site
+    low, high = np.float32(site.parameters.domain)
+    own = ops.square(flat(site.call(x)) - flat(exact))
+    accumulated = ops.square(flat(probe.function(site.out_of_units(arrived))) - flat(exact))
+    x, exact, output = flat(site.in_units(x)), flat(exact), flat(site.out_of_units(output))
     outside = ops.cast(ops.logical_or(x < low, x >= high), "float32")
     norms = ops.sqrt(mean(ops.square(exact)) * mean(ops.square(output)))
     cosine = ops.where(norms > 0, mean(exact * output) / ops.maximum(norms, 1e-30), 1.0)

@@ -3,6 +3,7 @@
     snn = convert(model)                                      # the paper's setting
     snn = convert(model, relu=relu_parameters(K=6, alpha=10), swish="my_swish.json")
     print(conversion_report(snn))                             # which site became what
+    snn = convert(model, calibration_data=images, steps=5)    # fitted to the model's own inputs
     verify(model)                                             # the pass itself changes nothing
 
 A site is an `Activation` or `ReLU` layer (or a relative), an operation such as `keras.ops.relu(x)`, or the
@@ -91,9 +92,14 @@ def convert(
     keep: Collection[str] = (),
     unsupported: str = "raise",
     fold_batch_norm: bool = False,
+    calibration_data: Any = None,
+    steps: int | None = None,
+    granularity: str = "channel",
+    spike_penalty: float = 0.0,
+    target_spikes: float | None = None,
     **activations: FSParameters | str,
 ) -> keras.Model:
-    """Replaces every activation of `model` by FS-neurons, weights unchanged.
+    """Replaces every activation of `model` by FS-neurons, weights unchanged unless it is calibrated.
 
     Args:
         model: Sequential or functional, with nested models of either kind; built.
@@ -104,6 +110,15 @@ def convert(
             be replaced: "raise", or "keep" them as they are; `conversion_report` lists them.
         fold_batch_norm: whether batch normalisation goes into the weights next to it, see `folding.fold`;
             what has to stay is warned of.
+        calibration_data: unlabelled inputs that the model was trained for, preprocessed as it takes
+            them: an array (a list or dictionary of them for several inputs) or an iterable over
+            batches. Fits every site to its own gate inputs and corrects offsets and scales of the
+            layers in between; see `calibration`. 500 to 1,000 images do.
+        steps: K of all calibrated sites; that of the uncalibrated sets when missing.
+        granularity: whether calibrated ReLUs get their range per "channel" or per "layer".
+        spike_penalty: what a spike costs in calibration, relative to the squared error of its site;
+            0.01 to 0.1 save spikes at little cost.
+        target_spikes: spikes per neuron that calibration is to reach, by the least such penalty.
         activations: parameter sets by activation name, relu=..., swish=..., gelu=..., each FSParameters,
             the name of a set or a path; instead of the registered ones. The set for relu also gives
             the number of steps of ReLUs that saturate, such as ReLU6.
@@ -114,8 +129,13 @@ def convert(
     Raises:
         ConversionError: a subclassed model, an unsupported activation, nothing to convert, or a model
             that was converted before.
-        TypeError, ValueError, FileNotFoundError: wrong arguments.
+        TypeError, ValueError, FileNotFoundError: wrong arguments, or calibration data that holds
+            labels, NaN or too few images.
     """
+    calibrated = _calibration_settings(
+        calibration_data, activations, steps=steps, granularity=granularity,
+        spike_penalty=spike_penalty, target_spikes=target_spikes,
+    )  # fmt: skip
     if unsupported not in ("raise", "keep"):
         raise ValueError(f"unsupported must be 'raise' or 'keep', got {unsupported!r}")
     if isinstance(keep, str):
@@ -148,6 +168,11 @@ def convert(
             stacklevel=2,
         )
 
+    if calibrated is not None:
+        from fs_neurons.calibration import calibrate
+
+        return calibrate(model, parameters_of, calibration_data, calibrated)
+
     def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
         parameters = parameters_of.get(site)
         if parameters is None:
@@ -169,6 +194,26 @@ def _folded(model: keras.Model) -> keras.Model:
             stacklevel=3,
         )
     return model
+
+
+def _calibration_settings(data: Any, activations: dict[str, Any], **arguments: Any) -> Any:
+    """Settings of a calibration; None where there is none. Refuses what would be ignored."""
+    from fs_neurons.calibration import Settings
+
+    settings = Settings(**arguments)
+    if data is None:
+        if settings != Settings():
+            raise ValueError(
+                "steps, granularity, spike_penalty and target_spikes are settings of a calibration:"
+                " give calibration_data as well, or relu=fs.relu_parameters(K, alpha)"
+            )
+        return None
+    if activations:
+        raise ValueError(
+            f"{', '.join(sorted(activations))}=... and calibration_data: calibration chooses the"
+            " parameter sets itself; give one or the other"
+        )
+    return settings
 
 
 def verify(model: keras.Model, inputs: Any = None, tolerance: float = 1e-6) -> float:

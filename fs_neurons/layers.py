@@ -76,18 +76,26 @@ def record_spikes(
 class FSActivation(keras.layers.Layer):
     """A layer of FS-neurons: y = sum of d(t) z(t), equations (1)-(3).
 
+    With `per_channel`, the neurons of channel c have T, h and d multiplied by scale[c], a weight of the
+    layer that is 1 at first: y = scale R(x / scale), where R is the response for `parameters`.
+
     Args:
         parameters: FSParameters, or the name or path of a set that `parameters.load` reads.
         activation: name of the activation function that the layer stands for, for reports.
+        per_channel: whether each channel has a scale of its own.
+        axis: of the channels.
 
     Raises:
-        ValueError, TypeError, FileNotFoundError: `parameters` is not a valid set.
+        ValueError, TypeError, FileNotFoundError: `parameters` is not a valid set, or `per_channel` and
+            the number of channels is unknown.
     """
 
     def __init__(
         self,
         parameters: FSParameters | str | Mapping[str, Any],
         activation: str | None = None,
+        per_channel: bool = False,
+        axis: int = -1,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -96,9 +104,24 @@ class FSActivation(keras.layers.Layer):
         self.parameters = as_parameters(parameters)
         self.activation_name = activation
         self.supports_masking = True
-        self.built = True
+        self.per_channel, self.axis = per_channel, axis
+        self.scale = None
+        self.built = not per_channel
+
+    def build(self, input_shape: tuple) -> None:
+        if self.per_channel:
+            channels = input_shape[self.axis]
+            if channels is None:
+                raise ValueError(
+                    f"layer {self.name!r}: per_channel needs a known number of channels; axis"
+                    f" {self.axis} of {input_shape} is unknown"
+                )
+            self.scale = self.add_weight(
+                (channels,), "ones", dtype="float32", trainable=False, name="scale"
+            )
 
     def call(self, x: Any) -> Any:
+        x = self.in_units(x)
         recording = _records.get()
         if recording is None:
             y = neuron.response(x, self.parameters)
@@ -106,7 +129,20 @@ class FSActivation(keras.layers.Layer):
             records, measure = recording
             y, spikes = measure(x, self.parameters)
             records.append(SiteRecord(self, tuple(x.shape), spikes))
-        return ops.cast(y, self.compute_dtype)
+        return ops.cast(self.out_of_units(y), self.compute_dtype)
+
+    def in_units(self, x: Any) -> Any:
+        """Gate inputs over the scale of their channel: what `parameters` are for."""
+        return x if self.scale is None else ops.cast(x, "float32") / self._scale_like(x)
+
+    def out_of_units(self, y: Any) -> Any:
+        """The inverse of `in_units`."""
+        return y if self.scale is None else y * self._scale_like(y)
+
+    def _scale_like(self, x: Any) -> Any:
+        shape = [1] * len(x.shape)
+        shape[self.axis] = -1
+        return ops.reshape(self.scale, shape)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
@@ -119,6 +155,8 @@ class FSActivation(keras.layers.Layer):
             **super().get_config(),
             "parameters": to_dict(self.parameters),
             "activation": self.activation_name,
+            "per_channel": self.per_channel,
+            "axis": self.axis,
         }
 
     def __repr__(self) -> str:
@@ -156,18 +194,27 @@ class FSReLU(FSActivation):
     Args:
         K: number of time steps.
         alpha: upper end of the range; larger inputs give alpha (1 - 2^-K).
+        rounding: "down", as in the paper, or "nearest".
 
     Raises:
         ValueError: as `relu_parameters`.
     """
 
-    def __init__(self, K: int = 10, alpha: float = 25.0, activation: str = "relu", **kwargs: Any):
-        super().__init__(relu_parameters(K, alpha), activation, **kwargs)
+    def __init__(
+        self,
+        K: int = 10,
+        alpha: float = 25.0,
+        rounding: str = "down",
+        activation: str = "relu",
+        **kwargs: Any,
+    ):
+        super().__init__(relu_parameters(K, alpha, rounding), activation, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["parameters"]
-        return {**config, "K": self.parameters.K, "alpha": self.parameters.alpha}
+        p = self.parameters
+        return {**config, "K": p.K, "alpha": p.alpha, "rounding": p.rounding}
 
 
 def fs_layer(parameters: FSParameters, activation: str, **kwargs: Any) -> FSActivation:
@@ -176,9 +223,11 @@ def fs_layer(parameters: FSParameters, activation: str, **kwargs: Any) -> FSActi
     Args:
         parameters: T, h, d.
         activation: name of the activation function that the layer stands for.
-        kwargs: name, dtype: of a Keras layer.
+        kwargs: per_channel and axis of FSActivation; name and dtype of a Keras layer.
     """
     if parameters.alpha is not None:
-        return FSReLU(parameters.K, parameters.alpha, activation=activation, **kwargs)
+        return FSReLU(
+            parameters.K, parameters.alpha, parameters.rounding, activation=activation, **kwargs
+        )
     layer = {"silu": FSSwish, "sigmoid": FSSigmoid}.get(activation, FSActivation)
     return layer(parameters, activation=activation, **kwargs)

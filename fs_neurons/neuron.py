@@ -34,6 +34,8 @@ from fs_neurons._backend import fuse
 
 # A float32 has 24 significant bits: sums of d(t) are exact while alpha's bits and K fit into them.
 FLOAT32_BITS = 24
+# How FS-ReLU turns a gate input into a multiple of its step, and by how many steps it looks ahead.
+ROUNDINGS = {"down": 0.0, "nearest": 0.5}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,11 +102,21 @@ class FSParameters:
 
     @functools.cached_property
     def alpha(self) -> float | None:
-        """Upper end of the range of an FS-ReLU (T = h = d = alpha 2^-t); None for other sets."""
-        alpha = 2.0 * float(self.T[0])
+        """Upper end of the range of an FS-ReLU (h = d = alpha 2^-t); None for other sets."""
+        alpha = 2.0 * float(self.h[0])
         halved = _bit_shifted(alpha, self.K)
-        binary = alpha > 0 and all(np.array_equal(halved, v) for v in (self.T, self.h, self.d))
-        return alpha if binary else None
+        binary = alpha > 0 and np.array_equal(halved, self.h) and np.array_equal(halved, self.d)
+        if not binary or self.rounding is None:
+            return None
+        return alpha
+
+    @functools.cached_property
+    def rounding(self) -> str | None:
+        """How an FS-ReLU rounds: "down" (T = h), "nearest" (T half a step lower); None for other sets."""
+        for rounding in ROUNDINGS:
+            if np.array_equal(self.T, _thresholds(self.h, rounding)):
+                return rounding
+        return None
 
     def __eq__(self, other: object) -> bool:
         """Equal T, h and d, bit for bit: neurons that behave the same."""
@@ -123,32 +135,39 @@ class FSParameters:
         return f"FSParameters({self.name!r}, K={self.K}, domain={self.domain})"
 
 
-def relu_parameters(K: int = 10, alpha: float = 25.0) -> FSParameters:
+def relu_parameters(K: int = 10, alpha: float = 25.0, rounding: str = "down") -> FSParameters:
     """FS-ReLU by bit shifts: T(t) = h(t) = d(t) = alpha 2^-t, section 1.2.2.
 
     The response is ReLU(x) without error on multiples of alpha 2^-K below alpha, rounded down to the
-    next multiple between them, and alpha - alpha 2^-K from there on.
+    next multiple between them, and alpha - alpha 2^-K from there on. With thresholds half a step lower,
+    T(t) = alpha (2^-t - 2^-(K+1)), it is rounded to the nearest multiple instead.
 
     Args:
         K: number of time steps, the bits of the output.
         alpha: upper end of the range.
+        rounding: "down", as in the paper, or "nearest".
 
     Raises:
-        ValueError: K is not an integer >= 1, or alpha 2^-K is not a positive normal float32.
+        ValueError: K is not an integer >= 1, alpha 2^-K is not a positive normal float32, or rounding
+            is neither.
     """
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
     if isinstance(K, bool) or not isinstance(K, (int, np.integer)) or K < 1:
         raise ValueError(f"K must be a number of time steps, an integer >= 1, got {K!r}")
     smallest, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-    if not (np.isfinite(alpha) and alpha <= largest and alpha * 2.0**-K >= smallest):
+    lowest = alpha * 2.0**-K * (1 - ROUNDINGS[rounding])
+    if not (np.isfinite(alpha) and alpha <= largest and lowest >= smallest):
         raise ValueError(
             f"alpha must be positive, and alpha 2^-K a normal float32: got alpha={alpha!r}, K={K}"
         )
     halved = _bit_shifted(float(alpha), K)
+    suffix = "" if rounding == "down" else f"_{rounding}"
     return FSParameters(
-        T=halved,
+        T=_thresholds(halved, rounding),
         h=halved,
         d=halved,
-        name=f"relu_k{K}_alpha{alpha:g}",
+        name=f"relu_k{K}_alpha{alpha:g}{suffix}",
         source="closed form, Stöckl and Maass, section 1.2.2",
         domain=(-np.inf, float(alpha)),
         out_of_range=f"saturates at alpha (1 - 2^-K) = {float(halved.sum(dtype=np.float64)):g}",
@@ -157,6 +176,10 @@ def relu_parameters(K: int = 10, alpha: float = 25.0) -> FSParameters:
 
 def _bit_shifted(alpha: float, K: int) -> np.ndarray:
     return np.ldexp(np.float32(alpha), -np.arange(1, K + 1)).astype(np.float32)
+
+
+def _thresholds(h: np.ndarray, rounding: str) -> np.ndarray:
+    return h - np.float32(ROUNDINGS[rounding]) * h[-1]
 
 
 def shift_relu(x: Any, K: int) -> np.ndarray:
@@ -309,7 +332,7 @@ def _nan_to_nan(x: Any, y: Any) -> Any:
 
 
 def _has_closed_form(parameters: FSParameters) -> bool:
-    """Binary coded, and every multiple of alpha 2^-K below alpha is a float32."""
+    """Binary coded, and every point up to alpha where the response changes is a float32."""
     if (
         parameters.alpha is None
         or parameters.alpha * 2.0**-parameters.K < np.finfo(np.float32).tiny
@@ -317,21 +340,28 @@ def _has_closed_form(parameters: FSParameters) -> bool:
         return False
     mantissa = int(np.ldexp(np.frexp(parameters.alpha)[0], FLOAT32_BITS))
     significant = FLOAT32_BITS - (mantissa & -mantissa).bit_length() + 1
-    return significant + parameters.K <= FLOAT32_BITS
+    half_steps = parameters.rounding == "nearest"
+    return significant + parameters.K + half_steps <= FLOAT32_BITS
 
 
 def _binary_code(x: Any, parameters: FSParameters) -> Any:
-    """floor(x 2^K / alpha) within 0, ..., 2^K - 1: the number whose binary digits are the spikes."""
-    step = parameters.T[-1]
+    """floor(x 2^K / alpha), or its nearest integer, within 0, ..., 2^K - 1: its digits are the spikes."""
+    step = parameters.h[-1]
+    ahead = np.float32(ROUNDINGS[parameters.rounding])
     top = np.float32(2**parameters.K - 1)
-    code = ops.floor(ops.clip(x * (np.float32(1) / step), np.float32(-1), top + np.float32(1)))
-    # The product above is rounded; multiples of the step are exact, so comparing with them is too.
-    code = code + ops.cast(x >= (code + 1) * step, "float32") - ops.cast(x < code * step, "float32")
+    code = ops.clip(x * (np.float32(1) / step) + ahead, np.float32(-1), top + np.float32(1))
+    code = ops.floor(code)
+    # The product above is rounded; (half) multiples of the step are exact, so comparing with them is too.
+    code = (
+        code
+        + ops.cast(x >= (code + (1 - ahead)) * step, "float32")
+        - ops.cast(x < (code - ahead) * step, "float32")
+    )
     return ops.where(ops.isnan(x), np.float32(0), ops.clip(code, np.float32(0), top))
 
 
 def _closed_response(x: Any, parameters: FSParameters) -> Any:
-    return _nan_to_nan(x, _binary_code(x, parameters) * parameters.T[-1])
+    return _nan_to_nan(x, _binary_code(x, parameters) * parameters.h[-1])
 
 
 def _closed_count(x: Any, parameters: FSParameters) -> Any:

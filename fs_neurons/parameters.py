@@ -131,6 +131,15 @@ def available() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in params_dir().glob("*.json")))
 
 
+def shipped(activation: str, K: int) -> list[FSParameters]:
+    """All sets of K steps in params/ for an activation, by their file names."""
+    names = {activation, *(a for a, name in _ALIASES.items() if name == activation)}
+    found = [
+        name for name in available() if any(f"{name}_".startswith(f"{a}_k{K}_") for a in names)
+    ]
+    return [load(name) for name in found]
+
+
 def load(name: str | os.PathLike) -> FSParameters:
     """Reads a parameter set and checks it.
 

@@ -32,7 +32,7 @@ from keras import ops
 from fs_neurons import graph, neuron
 from fs_neurons.batches import Batches
 from fs_neurons.conversion import ConversionError
-from fs_neurons.neuron import FSParameters
+from fs_neurons.layers import FSActivation
 from fs_neurons.pooling import FSMaxPooling2D
 
 # Largest difference between a sum of currents and a gate input, relative to the largest of the site (at
@@ -240,7 +240,7 @@ class _Run:
                 (source,) = call.inputs
                 x, currents = totals[source.index], streams[source.index]
                 self._check(call, x, currents, count)
-                spikes, stream = _fire(x, call.op.parameters, self.K)
+                spikes, stream = _fire(x, call.op, self.K)
                 self._record(site, spikes, count)
                 total = call(lambda value: totals[value.index])
                 site += 1
@@ -323,12 +323,13 @@ class _Run:
         return result
 
 
-def _fire(x: Any, parameters: FSParameters, K: int) -> tuple[Any, Any]:
+def _fire(x: Any, layer: FSActivation, K: int) -> tuple[Any, Any]:
     """Spikes (K, images, ...) in {0, 1} of gate inputs (images, ...), and d(t) z(t); silent after its K."""
-    z = ops.moveaxis(neuron.spike_train(x, parameters), -1, 0)
-    silence = [(0, K - parameters.K)] + [(0, 0)] * len(x.shape)
-    weights = ops.reshape(parameters.d, (parameters.K,) + (1,) * len(x.shape))
-    return ops.pad(z, silence), ops.cast(ops.pad(z * weights, silence), x.dtype)
+    p = layer.parameters
+    z = ops.moveaxis(neuron.spike_train(layer.in_units(x), p), -1, 0)
+    d = layer.out_of_units(ops.reshape(p.d, (p.K,) + (1,) * len(x.shape)) * ops.ones_like(z[:1]))
+    silence = [(0, K - p.K)] + [(0, 0)] * len(x.shape)
+    return ops.pad(z, silence), ops.cast(ops.pad(z * d, silence), x.dtype)
 
 
 def _at_step(step: int, x: Any, K: int) -> Any:

@@ -1,0 +1,604 @@
+"""Post-training calibration: fewer steps and spikes for the same accuracy, from unlabelled inputs.
+
+    snn = fs.convert(model, calibration_data=images, steps=5)
+    snn = fs.convert(model, calibration_data=images, steps=8, spike_penalty=0.01)
+    snn = fs.convert(model, calibration_data=images, steps=5, target_spikes=0.8)
+
+Two passes over the calibration data, which needs no labels:
+
+1. The analog network: mean and standard deviation of every channel behind every layer that has an
+   offset (batch normalisation, or a bias).
+2. The spiking network, operation by operation, all data through one before the next. A site is fitted
+   to the gate inputs that it gets from the converted network before it; a layer with an offset is
+   rescaled and shifted so that each channel has its mean and standard deviation of pass 1 again.
+
+A ReLU site gets range alpha per channel, for the least error, and rounds to the nearest
+multiple of its step. Every other site gets T, h and d fitted to its function and its own distribution
+of gate inputs. The equations are in docs/calibration.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from fs_neurons import conversion
+from fs_neurons._graph import Program, Values, program
+from fs_neurons.conversion import Site
+from fs_neurons.layers import FSActivation, fs_layer, record_spikes
+from fs_neurons.neuron import FSParameters, relu_parameters
+from fs_neurons.parameters import shipped
+
+GRANULARITIES = ("channel", "layer")
+# What is made up for behind each layer with an offset; "mean" alone is for comparison.
+CORRECTIONS = ("none", "mean", "affine")
+MIN_IMAGES, MAX_IMAGES = 16, 50_000
+BATCH = 100
+# A site is fitted to at most so many gate inputs, evenly spaced over images and positions.
+SAMPLES_PER_CHANNEL, SAMPLES = 65_536, 8_000_000
+# Candidates for alpha, as shares of the largest gate input of a channel, and bins of its histogram.
+ALPHAS, BINS = np.geomspace(0.04, 1.3, 96), 512
+# Effort of the first fit of a function and of those that start from fits before it.
+FIRST_EFFORT, NEXT_EFFORT = 300_000, 40_000
+# Share of the weight that is spread evenly over the range of a fit, for inputs never met.
+SPREAD = 1e-3
+# Sites whose distributions differ by less than this (Kolmogorov-Smirnov) share a set.
+SAME_DISTRIBUTION = 0.03
+LARGEST_GAIN = 2.0
+# Of the search for the spike penalty that meets a target.
+PENALTIES, SEARCH_ROUNDS, TARGET_TOLERANCE = (1e-3, 1.0), 6, 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to calibrate; see `convert`.
+
+    Attributes:
+        steps: K of every site; that of the uncalibrated set where None.
+        granularity: whether ReLUs get alpha per "channel" or per "layer".
+        spike_penalty: what one spike per neuron costs, in units of a site's relative squared error.
+        target_spikes: average spikes per neuron that the penalty is to be raised for, if any.
+        rounding: of ReLU sites, "nearest" or "down".
+        correction: "affine" for mean and standard deviation of each channel, "mean", or "none".
+        exponent: of the error that alpha minimises. More than the 2 of least squares counts large
+            errors, those of saturation, heavier: unlike rounding errors, they do not average out.
+
+    Raises:
+        ValueError: an argument makes no sense.
+    """
+
+    steps: int | None = None
+    granularity: str = "channel"
+    spike_penalty: float = 0.0
+    target_spikes: float | None = None
+    rounding: str = "nearest"
+    correction: str = "affine"
+    exponent: float = 2.7
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and (
+            isinstance(self.steps, bool)
+            or not isinstance(self.steps, (int, np.integer))
+            or not 1 <= self.steps <= 20
+        ):
+            raise ValueError(f"steps must be a number of time steps, 1 to 20, got {self.steps!r}")
+        for name, choices in (("granularity", GRANULARITIES), ("correction", CORRECTIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
+        if not (np.isfinite(self.spike_penalty) and self.spike_penalty >= 0):
+            raise ValueError(f"spike_penalty must be a number >= 0, got {self.spike_penalty!r}")
+        if self.target_spikes is not None:
+            if not (np.isfinite(self.target_spikes) and self.target_spikes > 0):
+                raise ValueError(f"target_spikes must be a number > 0, got {self.target_spikes!r}")
+            if self.spike_penalty:
+                raise ValueError("give target_spikes or spike_penalty, not both")
+
+
+def calibrate(
+    model: keras.Model, chosen: Mapping[Site, FSParameters], data: Any, settings: Settings
+) -> keras.Model:
+    """The FS-network of `model`, calibrated; `convert(model, calibration_data=data)` calls this.
+
+    Args:
+        model: as for `convert`.
+        chosen: sites to replace, and the sets that they would get without calibration.
+        data: inputs as the model takes them, an array (a list or dictionary of them for several
+            inputs), or an iterable over batches of such.
+        settings: how.
+
+    Returns:
+        A new model. Its weights differ from those of `model` where layers were corrected.
+
+    Raises:
+        TypeError, ValueError: `data` isn't inputs of the model, holds labels or NaN, or is too little;
+            `target_spikes` can't be met.
+    """
+    return _Calibration(model, chosen, _batches(model, data), settings).run()
+
+
+class _Calibration:
+    """The state of a calibration: the network being made, and what was learned so far."""
+
+    def __init__(self, model, chosen, batches, settings: Settings):
+        self.batches, self.settings = batches, settings
+        self.chosen = chosen
+        # 1. The network, with placeholders at its sites.
+        calls = program(model, conversion._is_rewritable).calls()
+        called = {site: calls[id(op)] for op, site in conversion._walk(model) if id(op) in calls}
+        self.site_of: dict[int, Site] = {}
+
+        def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
+            if site not in chosen:
+                return None
+            layer = self._placeholder(site, called[site] > 1, name, dtype)
+            self.site_of[id(layer)] = site
+            return layer
+
+        self.snn = conversion._Rewriter(replacement).rewrite(model)
+        self.program: Program = program(self.snn, conversion._is_rewritable)
+        self.calls = self.program.calls()
+        self.weights = self.snn.get_weights()
+        self.fits: list[_Fit] = []
+
+    def run(self) -> keras.Model:
+        target = self.settings.target_spikes
+        # 2. What the analog network does.
+        self._run_analog()
+        # 3. The spiking network, as often as the target asks for.
+        spikes = self._run_spiking(self.settings.spike_penalty)
+        if target is None or spikes <= target * (1 + TARGET_TOLERANCE):
+            return self.snn
+        low, high = map(math.log, PENALTIES)
+        best = None
+        for _ in range(SEARCH_ROUNDS):
+            penalty = math.exp((low + high) / 2)
+            spikes = self._run_spiking(penalty)
+            if spikes > target:
+                low = math.log(penalty)
+            else:
+                best, high = penalty, math.log(penalty)
+                if spikes > target * (1 - TARGET_TOLERANCE):
+                    return self.snn
+        if best is None:
+            raise ValueError(
+                f"target_spikes={target}: with penalty {penalty:.3g} there are still {spikes:.2f} spikes"
+                " per neuron; take fewer steps, or a larger target"
+            )
+        if best != penalty:
+            self._run_spiking(best)
+        return self.snn
+
+    def _placeholder(self, site: Site, shared: bool, name: str, dtype: Any) -> FSActivation:
+        parameters = self.chosen[site]
+        steps = self.settings.steps or parameters.K
+        if not _is_relu(site):
+            return fs_layer(parameters, site.activation, name=name, dtype=dtype)
+        # A layer that several places share may meet different numbers of channels.
+        per_channel = self.settings.granularity == "channel" and not shared
+        unit = relu_parameters(steps, 1.0, self.settings.rounding)
+        return FSActivation(
+            unit, site.activation, per_channel=per_channel, axis=_channel_axis(), name=name, dtype=dtype
+        )  # fmt: skip
+
+    def _run_analog(self) -> None:
+        """Pass 1: batch after batch through the whole network, with its own activations."""
+        self.reference: dict[int, _Moments] = {}
+        self.shared_inputs: dict[int, list[np.ndarray]] = {}
+        for batch in self.batches:
+            values = dict(enumerate(map(ops.convert_to_tensor, batch)))
+            for step in self.program.steps:
+                layer = step.operation
+                site = self.site_of.get(id(layer))
+                if site is not None and self.calls[id(layer)] > 1:
+                    (x,) = (values[slot] for slot in step.inputs.values())
+                    share = len(self.batches) * self.calls[id(layer)]
+                    self.shared_inputs.setdefault(id(layer), []).append(_sample(x, -1, share))
+                results = step.run(values, site and site.function)
+                values.update(results)
+                if self._is_corrected(layer):
+                    moments = self.reference.setdefault(id(layer), _Moments())
+                    moments.add(results[step.outputs[0]], _output_axis(layer))
+                for slot in step.last_used:
+                    del values[slot]
+
+    def _run_spiking(self, penalty: float) -> float:
+        """Pass 2: all batches through one operation after the other; returns spikes per neuron."""
+        self.snn.set_weights(self.weights)
+        self.penalty = penalty
+        self.fits = []
+        fitted: set[int] = set()
+        spikes = neurons = 0
+        with Values() as values:
+            for i, batch in enumerate(self.batches):
+                for slot, x in enumerate(batch):
+                    values.put(i, slot, ops.convert_to_tensor(x))
+            for step in self.program.steps:
+                layer = step.operation
+                if id(layer) in self.site_of and id(layer) not in fitted:
+                    self._fit(layer, step, values)
+                    fitted.add(id(layer))
+                if self._is_corrected(layer):
+                    self._correct(layer, step, values)
+                with record_spikes() as records:
+                    for i in range(len(self.batches)):
+                        results = step.run(
+                            {slot: values.get(i, slot) for slot in step.inputs.values()}
+                        )
+                        for slot, value in results.items():
+                            values.put(i, slot, value)
+                        for slot in step.last_used:
+                            values.drop(i, slot)
+                for record in records:
+                    spikes += int(ops.convert_to_numpy(record.spikes).sum(dtype=np.int64))
+                    neurons += math.prod(record.shape)
+        return spikes / neurons
+
+    # --- sites ----------------------------------------------------------------------------------
+
+    def _fit(self, layer: FSActivation, step: Any, values: Values) -> None:
+        site = self.site_of[id(layer)]
+        (slot,) = step.inputs.values()
+        axis = layer.axis if layer.per_channel else -1
+        x = self.shared_inputs.get(id(layer)) or [
+            _sample(values.get(i, slot), axis, len(self.batches)) for i in range(len(self.batches))
+        ]
+        x = np.concatenate(x)
+        steps = self.settings.steps or self.chosen[site].K
+        if not _is_relu(site):
+            layer.parameters = self._fitted_set(site.activation, site.function, x.ravel(), steps)
+            return
+        if not layer.per_channel:
+            x = x.reshape(-1, 1)
+        top = np.inf if site.max_value is None else site.max_value
+        alpha = best_alpha(
+            x, steps, top, self.settings.rounding, self.penalty, self.settings.exponent
+        )
+        unit = relu_parameters(steps, 1.0, self.settings.rounding)
+        if self.penalty:
+            # One set for all channels, each in units of its alpha; errors count in their own units.
+            weight = np.broadcast_to(alpha**2, x.shape).ravel()
+            signal = float(np.mean(np.var(np.clip(x, 0, top), axis=0)) / np.mean(alpha**2))
+            unit = self._fitted_set(
+                "relu", lambda u: ops.relu(u), (x / alpha).ravel(), steps, weight, signal, unit
+            )
+        if layer.per_channel:
+            layer.parameters = unit
+            layer.scale.assign(alpha)
+        else:
+            layer.parameters = _scaled(unit, float(alpha[0]))
+
+    def _fitted_set(
+        self, activation, function, x, steps, weight=None, signal=None, start=None
+    ) -> FSParameters:
+        """T, h and d for a function and a distribution of gate inputs; one from before where it fits."""
+        inputs = _Distribution.of(x, weight)
+        for fit in self.fits:
+            if (fit.activation, fit.parameters.K) == (activation, steps) and inputs.like(
+                fit.inputs
+            ):
+                return fit.parameters
+        f = _as_numpy_function(function)
+        if signal is None:
+            signal = float(np.var(f(x)))
+        before = [
+            fit.parameters for fit in self.fits
+            if (fit.activation, fit.parameters.K) == (activation, steps)
+        ]  # fmt: skip
+        starts = [*([start] if start else shipped(activation, steps)), *before[-3:]]
+        # Only fitting needs numba.
+        from fs_neurons.fitting import fit
+
+        parameters = fit(
+            f,
+            steps,
+            inputs.domain,
+            weight=inputs.weight,
+            input_distribution=inputs.density,
+            spike_penalty=self.penalty * signal,
+            guard=True,
+            starts=starts,
+            effort=NEXT_EFFORT if before or start else FIRST_EFFORT,
+            name=f"{activation}_k{steps}_calibrated{len(self.fits) + 1}",
+            verbose=False,
+        )
+        self.fits.append(_Fit(activation, inputs, parameters))
+        return parameters
+
+    # --- layers with an offset ------------------------------------------------------------------
+
+    def _is_corrected(self, layer: Any) -> bool:
+        if self.settings.correction == "none" or self.calls[id(layer)] > 1:
+            return False
+        return _offset(layer) is not None
+
+    def _correct(self, layer: keras.layers.Layer, step: Any, values: Values) -> None:
+        """Gives each channel behind a layer the mean and deviation that it has in the analog network."""
+        actual = _Moments()
+        for i in range(len(self.batches)):
+            results = step.run({slot: values.get(i, slot) for slot in step.inputs.values()})
+            actual.add(results[step.outputs[0]], _output_axis(layer))
+        wanted = self.reference[id(layer)]
+        gain = np.ones_like(actual.mean)
+        scaled = _gain(layer)
+        if self.settings.correction == "affine" and scaled is not None:
+            ratio = np.sqrt(wanted.variance / np.maximum(actual.variance, 1e-30))
+            # A channel (nearly) without variance tells nothing.
+            known = wanted.variance > 1e-12 * (1 + wanted.mean**2)
+            gain = np.where(known, np.clip(ratio, 1 / LARGEST_GAIN, LARGEST_GAIN), 1.0)
+            scaled.assign(ops.convert_to_numpy(scaled) * gain.astype(np.float32))
+        offset = _offset(layer)
+        before = ops.convert_to_numpy(offset) * gain
+        offset.assign((before + wanted.mean - gain * actual.mean).astype(np.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    activation: str
+    inputs: _Distribution
+    parameters: FSParameters
+
+
+def _is_relu(site: Site) -> bool:
+    return site.activation == "relu" or site.max_value is not None
+
+
+def _scaled(parameters: FSParameters, alpha: float) -> FSParameters:
+    """The set for inputs and outputs `alpha` times as large."""
+    if parameters.alpha is not None:
+        return relu_parameters(parameters.K, parameters.alpha * alpha, parameters.rounding)
+    return dataclasses.replace(
+        parameters,
+        T=parameters.T * np.float32(alpha),
+        h=parameters.h * np.float32(alpha),
+        d=parameters.d * np.float32(alpha),
+        domain=(parameters.domain[0] * alpha, parameters.domain[1] * alpha),
+        out_of_range="",
+        errors={},
+    )
+
+
+def best_alpha(
+    x: np.ndarray,
+    K: int,
+    top: float = np.inf,
+    rounding: str = "nearest",
+    spike_penalty: float = 0.0,
+    exponent: float = 2.0,
+) -> np.ndarray:
+    """Range of an FS-ReLU per channel for the least mean error, plus what its spikes cost.
+
+    Args:
+        x: gate inputs (samples, channels).
+        K: number of time steps.
+        top: where the ReLU saturates.
+        rounding: "nearest" or "down".
+        spike_penalty: cost of a spike per neuron, in units of the error that a constant would make.
+        exponent: of the error; 2 for least squares.
+
+    Returns:
+        alpha, float32 (channels,); that of the average channel for channels that are never positive.
+    """
+    largest = x.max(axis=0).astype(float)
+    alive = largest > 0
+    if not alive.any():
+        return np.ones(x.shape[1], np.float32)
+    largest = np.where(alive, largest, 1.0)
+    # Histograms over (0, largest]; what is not positive costs nothing.
+    bin_of = np.ceil(x / largest * BINS).astype(int) - 1
+    hist = np.stack([np.bincount(b[b >= 0], minlength=BINS)[:BINS] for b in bin_of.T]) / len(x)
+    centre = (np.arange(BINS) + 0.5) / BINS
+    wanted = np.minimum(centre, np.minimum(top / largest, 2.0)[:, None])
+    y = np.clip(x, 0, top)
+    signal = max(float(np.mean(np.abs(y - y.mean(axis=0)) ** exponent)), 1e-30)
+    ones = np.array([n.bit_count() for n in range(2**K)])
+    ahead = 0.5 if rounding == "nearest" else 0.0
+    cost = np.empty((len(ALPHAS), x.shape[1]))
+    for i, alpha in enumerate(ALPHAS):
+        code = np.clip(centre * (2**K / alpha) + ahead, 0, 2**K - 1).astype(int)
+        error = np.abs(wanted - code * (alpha / 2**K)) ** exponent
+        error = np.sum(hist * error, axis=1) * largest**exponent
+        cost[i] = error / signal + spike_penalty * (hist @ ones[code])
+    alpha = largest * ALPHAS[cost.argmin(axis=0)]
+    alpha[~alive] = alpha[alive].mean()
+    return alpha.astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Distribution:
+    """Gate inputs of a site: their density and the weight of errors, on equal bins of `domain`."""
+
+    domain: tuple[float, float]
+    centres: np.ndarray
+    counts: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray, weight: np.ndarray | None = None) -> _Distribution:
+        low, high = float(x.min()), float(x.max())
+        margin = max(0.05 * (high - low), 1e-3 * max(1.0, abs(low), abs(high)))
+        domain = (low - margin, high + margin)
+        counts, edges = np.histogram(x, 1024, domain)
+        weights = counts if weight is None else np.histogram(x, edges, weights=weight)[0]
+        centres = (edges[1:] + edges[:-1]) / 2
+        return cls(domain, centres, counts / counts.sum(), weights / weights.sum())
+
+    def density(self, x: np.ndarray) -> np.ndarray:
+        return np.interp(x, self.centres, self.counts + SPREAD / len(self.counts))
+
+    def weight(self, x: np.ndarray) -> np.ndarray:
+        return np.interp(x, self.centres, self.weights + SPREAD / len(self.weights))
+
+    def like(self, other: _Distribution) -> bool:
+        at = np.linspace(
+            min(self.domain[0], other.domain[0]), max(self.domain[1], other.domain[1]), 2048
+        )
+        return all(
+            np.max(np.abs(self._below(at, mine) - other._below(at, others))) < SAME_DISTRIBUTION
+            for mine, others in ((self.counts, other.counts), (self.weights, other.weights))
+        )
+
+    def _below(self, x: np.ndarray, mass: np.ndarray) -> np.ndarray:
+        return np.interp(x, self.centres, np.cumsum(mass), left=0.0)
+
+
+def _as_numpy_function(function: Callable) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda x: ops.convert_to_numpy(
+        function(ops.convert_to_tensor(x.astype(np.float32)))
+    ).astype(float)
+
+
+def _sample(x: Any, axis: int, share: int) -> np.ndarray:
+    """Evenly spaced gate inputs (positions, channels) of a batch, at most 1/share of what a site takes."""
+    x = ops.convert_to_numpy(ops.cast(x, "float32"))
+    x = np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis])
+    wanted = max(1, min(SAMPLES_PER_CHANNEL, SAMPLES // x.shape[1]) // share)
+    return x[:: max(1, len(x) // wanted)]
+
+
+# --- layers with an offset ----------------------------------------------------------------------
+
+_WITH_BIAS = (
+    layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.Conv1DTranspose,
+    layers.Conv2DTranspose, layers.Conv3DTranspose, layers.DepthwiseConv1D, layers.DepthwiseConv2D,
+    layers.SeparableConv1D, layers.SeparableConv2D,
+)  # fmt: skip
+# Layers whose kernel has the output channels last.
+_WITH_KERNEL = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D)
+
+
+def _offset(layer: Any) -> keras.Variable | None:
+    """The weight that is added to every channel of a layer's output."""
+    if isinstance(layer, layers.BatchNormalization):
+        return layer.beta if layer.center else None
+    if isinstance(layer, _WITH_BIAS) and layer.use_bias:
+        linear = layer.activation in (None, keras.activations.linear)
+        return layer.bias if linear else None
+    return None
+
+
+def _gain(layer: Any) -> keras.Variable | None:
+    """The weight whose last axis multiplies the channels of a layer's output, its offset apart."""
+    if isinstance(layer, layers.BatchNormalization):
+        return layer.gamma if layer.scale else None
+    return layer.kernel if type(layer) in _WITH_KERNEL else None
+
+
+def _output_axis(layer: Any) -> int:
+    if isinstance(layer, layers.BatchNormalization):
+        return layer.axis
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+
+
+def _channel_axis() -> int:
+    return 1 if keras.config.image_data_format() == "channels_first" else -1
+
+
+class _Moments:
+    """Mean and variance per channel over all batches added so far."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum = self._squares = 0.0
+
+    def add(self, x: Any, axis: int) -> None:
+        x = ops.cast(x, "float32")
+        axis %= len(x.shape)
+        others = [i for i in range(len(x.shape)) if i != axis]
+        mean, variance = (ops.convert_to_numpy(m).astype(float) for m in ops.moments(x, others))
+        count = math.prod(x.shape[i] for i in others)
+        self._count += count
+        self._sum = self._sum + count * mean
+        self._squares = self._squares + count * (variance + mean**2)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self._sum / self._count
+
+    @property
+    def variance(self) -> np.ndarray:
+        return np.maximum(self._squares / self._count - self.mean**2, 0.0)
+
+
+# --- calibration data ---------------------------------------------------------------------------
+
+
+def _batches(model: keras.Model, data: Any) -> list[list[np.ndarray]]:
+    """Calibration data as batches, each a list of the model's inputs; checked."""
+    expected = keras.tree.flatten(conversion.input_structure(model))
+    whole = _is_array(data) or (
+        len(expected) > 1 and isinstance(data, (list, tuple, Mapping)) and len(data) == len(expected)
+        and all(map(_is_array, keras.tree.flatten(data)))
+    )  # fmt: skip
+    if not whole and (
+        isinstance(data, (str, bytes, tuple, Mapping)) or not isinstance(data, Iterable)
+    ):
+        raise TypeError(
+            f"calibration_data must be an array of inputs of model {model.name!r}, or an iterable over"
+            f" batches of them, without labels; got {type(data).__name__}"
+            + (" (inputs and labels? pass the inputs alone)" if isinstance(data, tuple) else "")
+        )
+    batches: list[list[np.ndarray]] = []
+    images = 0
+    for batch in [data] if whole else itertools.islice(data, MAX_IMAGES + 1):
+        arrays = _checked_batch(model, batch, expected, images)
+        images += len(arrays[0])
+        if images > MAX_IMAGES:
+            raise ValueError(
+                f"calibration_data has more than {MAX_IMAGES:,} images, or never ends: 500 to 1,000 do"
+            )
+        parts = -(-len(arrays[0]) // BATCH)
+        if parts:
+            batches += map(list, zip(*(np.array_split(x, parts) for x in arrays), strict=True))
+    if images < MIN_IMAGES:
+        raise ValueError(
+            f"calibration_data has {images} images; at least {MIN_IMAGES} are needed, and 500 to 1,000"
+            " are better"
+        )
+    return batches
+
+
+def _is_array(data: Any) -> bool:
+    return hasattr(data, "shape") and hasattr(data, "dtype")
+
+
+def _checked_batch(model, batch: Any, expected: list, first: int) -> list[np.ndarray]:
+    arrays = keras.tree.flatten(batch)
+    where = f"calibration_data, images from {first} on"
+    if len(arrays) != len(expected):
+        raise ValueError(
+            f"{where}: {len(arrays)} arrays, but model {model.name!r} has {len(expected)} inputs;"
+            " labels are not needed"
+        )
+    checked = []
+    for array, x in zip(arrays, expected, strict=True):
+        array = ops.convert_to_numpy(array) if _is_array(array) else np.asarray(array)
+        fits = array.ndim == len(x.shape) and all(
+            n in (None, m) for n, m in zip(x.shape[1:], array.shape[1:], strict=False)
+        )
+        if not fits:
+            labels = array.ndim <= 2 and array.ndim < len(x.shape)
+            raise ValueError(
+                f"{where}: shape {array.shape}, but input {x.name!r} of model {model.name!r} takes"
+                f" {x.shape}" + ("; are these labels? Only inputs are needed" if labels else "")
+            )
+        if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
+            raise TypeError(f"{where}: input {x.name!r} must be numbers, got {array.dtype}")
+        array = array.astype(x.dtype)
+        bad = ~np.isfinite(array.astype(float)).reshape(len(array), -1).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"{where}: image {first + int(bad.argmax())} has NaN or infinite values"
+            )
+        checked.append(array)
+    if len({len(array) for array in checked}) > 1:
+        raise ValueError(f"{where}: inputs of different length {[len(a) for a in checked]}")
+    return checked
