@@ -67,8 +67,6 @@ class Settings:
         target_spikes: average spikes per neuron that the penalty is to be raised for, if any.
         rounding: of ReLU sites, "nearest" or "down".
         correction: "affine" for mean and standard deviation of each channel, "mean", or "none".
-        exponent: of the error that alpha minimises. More than the 2 of least squares counts large
-            errors, those of saturation, heavier: unlike rounding errors, they do not average out.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -80,7 +78,6 @@ class Settings:
     target_spikes: float | None = None
     rounding: str = "nearest"
     correction: str = "affine"
-    exponent: float = 2.7
 
     def __post_init__(self) -> None:
         if self.steps is not None and (
@@ -259,9 +256,7 @@ class _Calibration:
         if not layer.per_channel:
             x = x.reshape(-1, 1)
         top = np.inf if site.max_value is None else site.max_value
-        alpha = best_alpha(
-            x, steps, top, self.settings.rounding, self.penalty, self.settings.exponent
-        )
+        alpha = best_alpha(x, steps, top, self.settings.rounding, self.penalty, _exponent(steps))
         unit = relu_parameters(steps, 1.0, self.settings.rounding)
         if self.penalty:
             # One set for all channels, each in units of its alpha; errors count in their own units.
@@ -345,6 +340,15 @@ class _Fit:
     activation: str
     inputs: _Distribution
     parameters: FSParameters
+
+
+def _exponent(steps: int) -> float:
+    """Of the error that alpha minimises.
+
+    More than the 2 of least squares counts large errors, those of saturation, heavier: unlike rounding
+    errors they do not average out, and the fewer the steps the more there are of them.
+    """
+    return 2 + 8 / steps**2
 
 
 def _is_relu(site: Site) -> bool:
