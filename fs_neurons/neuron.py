@@ -347,7 +347,7 @@ def _has_closed_form(parameters: FSParameters) -> bool:
 def _binary_code(x: Any, parameters: FSParameters) -> Any:
     """floor(x 2^K / alpha), or its nearest integer, within 0, ..., 2^K - 1: its digits are the spikes."""
     step = parameters.h[-1]
-    ahead = np.float32(ROUNDINGS[parameters.rounding])
+    ahead = np.float32(ROUNDINGS[parameters.rounding or "down"])
     top = np.float32(2**parameters.K - 1)
     code = ops.clip(x * (np.float32(1) / step) + ahead, np.float32(-1), top + np.float32(1))
     code = ops.floor(code)
