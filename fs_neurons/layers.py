@@ -227,7 +227,11 @@ def fs_layer(parameters: FSParameters, activation: str, **kwargs: Any) -> FSActi
     """
     if parameters.alpha is not None:
         return FSReLU(
-            parameters.K, parameters.alpha, parameters.rounding or "down", activation=activation, **kwargs
+            parameters.K,
+            parameters.alpha,
+            parameters.rounding or "down",
+            activation=activation,
+            **kwargs,
         )
     layer = {"silu": FSSwish, "sigmoid": FSSigmoid}.get(activation, FSActivation)
     return layer(parameters, activation=activation, **kwargs)
