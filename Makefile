@@ -12,7 +12,7 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help reproduce test lint report table1 table2 figure1 figure2 figure3 figure4 figure5 \
+.PHONY: help reproduce test test_jax lint report table1 table2 figure1 figure2 figure3 figure4 figure5 \
 	figure6a figure6b figure6c figure6d swish_sets efficiency benchmark clean
 .DEFAULT_GOAL := help
 
@@ -23,6 +23,12 @@ reproduce: table2  ## install, then Table 2 and its plot from the shipped weight
 
 test: $(VENV)/installed  ## install, then all tests
 	$(RUN) -m pytest tests
+
+# What does not need TensorFlow, on another backend.
+CORE := neuron layers pooling folding simulation profiling comparison rate_coding conversion evaluation
+test_jax: $(VENV)/installed  ## the tests of the core modules on JAX
+	$(RUN) -m pip install --quiet --editable ".[jax]"
+	KERAS_BACKEND=jax $(RUN) -m pytest $(CORE:%=tests/test_%.py)
 
 lint: $(VENV)/linters  ## style and types: ruff and mypy
 	$(RUN) -m ruff check .

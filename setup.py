@@ -49,6 +49,7 @@ setup(
     extras_require={
         "test": ["pytest>=8.0", "hypothesis>=6.100", "setuptools>=70", "wheel"],
         "export": ["tf2onnx>=1.16", "onnxruntime>=1.17", "ai-edge-litert>=1.2"],
+        "jax": ["jax>=0.4.30"],
         "lint": ["ruff>=0.9", "mypy>=1.11"],
     },
 )
