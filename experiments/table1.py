@@ -5,6 +5,7 @@
         --checkpoint=efficientnet-b7-randaug                          # as in the paper
     python -m experiments.table1 --data=val --model=efficientnet-b0 --limit=500 --swish_only
     python -m experiments.table1 --data=val --model=mine.keras --preprocessing=torch
+    python -m experiments.table1 --strategy=multi_worker              # on every worker, with its TF_CONFIG
 
 Images are streamed. Writes table1.json to --output_dir after every --save_every images; the same command
 continues a killed run there, and takes a finished one as it is (--restart measures anew). With
@@ -30,9 +31,10 @@ from absl import app, flags
 from tabulate import tabulate
 
 import fs_neurons as fs
-from experiments import results
+from experiments import results, strategy
 from fs_neurons import imagenet
 from fs_neurons.datasets import DatasetUnavailable
+from fs_neurons.distribution import Distribution, WorkerLostError
 from fs_neurons.models.imagenet import NAMES, RANDOM, Network, load_network
 from fs_neurons.preprocessing import PREPROCESSINGS
 from fs_neurons.streaming import Tally, side_by_side
@@ -100,11 +102,12 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     if FLAGS.checkpoint and (len(FLAGS.model) != 1 or FLAGS.random_weights):
         sys.exit("table1: --checkpoint is the weights of one network: give one --model, trained")
+    distribution = strategy.start()
     stem = "table1_random_weights" if FLAGS.random_weights else "table1"
     path = pathlib.Path(FLAGS.output_dir) / f"{stem}.json"
     try:
         relu = fs.relu_parameters(FLAGS.K, FLAGS.alpha)
-        rows = _read_rows(path)
+        rows = _read_rows(path) if distribution.is_chief else []
         source = imagenet.open_images(FLAGS.data, data_dir=FLAGS.data_dir)
     except (ValueError, DatasetUnavailable) as error:
         sys.exit(f"table1: {error}")
@@ -115,21 +118,29 @@ def main(argv: list[str]) -> None:
     for name in FLAGS.model:
         keras.utils.set_random_seed(0)
         try:
-            network = load_network(
-                name,
-                weights,
-                image_size=FLAGS.image_size,
-                preprocessing=FLAGS.preprocessing,
-                logits=FLAGS.logits,
-            )
-            measured.append(measure(network, source, relu, rows, path))
+            with distribution.scope():
+                network = load_network(
+                    name,
+                    weights,
+                    image_size=FLAGS.image_size,
+                    preprocessing=FLAGS.preprocessing,
+                    logits=FLAGS.logits,
+                )
+            measured.append(measure(network, source, relu, rows, path, distribution))
         except FileNotFoundError as error:
             missing.append(str(error))
         except ValueError as error:
             sys.exit(f"table1: {error}")
+        except WorkerLostError as error:
+            sys.exit(
+                f"table1: {error}; what was done is in {path} of the first worker: start all workers"
+                " again to continue"
+            )
         keras.backend.clear_session()
     if not measured:
         sys.exit(f"table1: {'; '.join(missing)}")
+    if not distribution.is_chief:
+        return
     for line in missing:
         print(line)
     print(as_table(measured))
@@ -142,15 +153,17 @@ def measure(
     relu: fs.FSParameters,
     rows: list[dict[str, Any]],
     path: pathlib.Path,
+    distribution: Distribution,
 ) -> dict[str, Any]:
-    """One row, continued from the one of the same run among `rows`, which is written with the others."""
+    """One row, continued from the one of the same run among `rows`, which the chief writes with the others."""
     arguments: dict[str, Any] = {"keep": ("sigmoid",)} if FLAGS.swish_only else {}
     converts_relu = any(
         site.activation == "relu" for site in fs.conversion.find_sites(network.model)
     )
     if converts_relu:
         arguments["relu"] = relu
-    snn = fs.convert(network.model, **arguments)
+    with distribution.scope():
+        snn = fs.convert(network.model, **arguments)
     report = fs.conversion_report(snn)
     run = {
         "network": network.name,
@@ -163,17 +176,21 @@ def measure(
         "converted": "Swish only" if FLAGS.swish_only else "all",
         "relu": relu.name if converts_relu else None,
     }
+    distribution.check_same("network or data", json.dumps([run, FLAGS.batch_size, FLAGS.limit]))
     row = next((r for r in rows if r["run"] == run), None)
     if row is None:
         row = {"run": run, "tally": dataclasses.asdict(Tally())}
         rows.append(row)
     if FLAGS.restart:
         row["tally"] = dataclasses.asdict(Tally())
-    done = tally = Tally(**row["tally"])
-    if done.position:
+    # What the chief has: the others may not see its file.
+    done = tally = Tally(**distribution.gather_json(row["tally"])[0])
+    if done.position and distribution.is_chief:
         print(f"{network.name}: the first {done.position:,} images are in {path} already")
 
     def save(tally: Tally) -> None:
+        if not distribution.is_chief:
+            return
         row.update(tally=dataclasses.asdict(tally), **_summary(network, report, tally))
         row["command"] = results.provenance("", 0)["command"]
         made_by = results.provenance(source.name, tally.images)
@@ -181,13 +198,14 @@ def measure(
 
     stop = min(source.count, FLAGS.limit or source.count)
     bar = keras.utils.Progbar(
-        stop, verbose=int(sys.stderr.isatty()), unit_name="image",
+        stop, verbose=int(distribution.is_chief and sys.stderr.isatty()), unit_name="image",
         stateful_metrics=["ann", "snn", "agreement"],
     )  # fmt: skip
     saved = done.position
     for tally in side_by_side(
-        network, snn, source, done, batch_size=FLAGS.batch_size, limit=FLAGS.limit
-    ):
+        network, snn, source, done, batch_size=FLAGS.batch_size, limit=FLAGS.limit,
+        distribution=distribution,
+    ):  # fmt: skip
         if not tally.images:
             continue
         shown = [(key, getattr(tally, count) / tally.images) for key, count in (

@@ -3,6 +3,7 @@
     python -m experiments.table2                         # CIFAR-10 where it is, else digits
     python -m experiments.table2 --data=cifar10 --models=resnet20 --K=6 --alpha=10
     python -m experiments.table2 --data=digits
+    python -m experiments.table2 --strategy=multi_worker   # on every worker, with its TF_CONFIG
 
 Writes table2.json and table2.png (digits: table2_digits.*) to --output_dir.
 """
@@ -12,15 +13,18 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import sys
+from typing import Any
 
+import keras
 from absl import app, flags
 from tabulate import tabulate
 
 import fs_neurons as fs
-from experiments import results
+from experiments import results, strategy
 from experiments.data import load_test_set
 from experiments.plotting import ANN, PAPER, SNN, plt, save
 from fs_neurons import datasets, models
+from fs_neurons.distribution import ONE, Distribution, WorkerLostError
 from fs_neurons.evaluation import evaluate
 
 FLAGS = flags.FLAGS
@@ -55,20 +59,28 @@ PAPER_ROWS = {
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    distribution = strategy.start()
     try:
         relu = fs.relu_parameters(FLAGS.K, FLAGS.alpha)
         data = load_test_set()
         names = _networks(data.name)
+        run = f"{', '.join(names)} on {data.name}, {len(data)} images, {relu.name}"
+        distribution.check_same("what they measure", run)
+        rows, missing = [], []
+        for name in names:
+            try:
+                with distribution.scope():
+                    model = models.pretrained(name, data.name)
+            except FileNotFoundError as error:
+                missing.append(str(error))
+                continue
+            rows += measure(name, model, data, relu, distribution)
     except (ValueError, datasets.DatasetUnavailable) as error:
         sys.exit(f"table2: {error}")
-    rows, missing = [], []
-    for name in names:
-        try:
-            model = models.pretrained(name, data.name)
-        except FileNotFoundError as error:
-            missing.append(str(error))
-            continue
-        rows += measure(name, model, data, relu)
+    except WorkerLostError as error:
+        sys.exit(f"table2: {error}; nothing was written: start all workers again")
+    if not distribution.is_chief:
+        return
 
     for line in missing:
         print(line)
@@ -85,14 +97,26 @@ def main(argv: list[str]) -> None:
     print(f"Written to {output / stem}.json and .png")
 
 
-def measure(name: str, model, data: datasets.Dataset, relu: fs.FSParameters) -> list[dict]:
+def measure(
+    name: str,
+    model: keras.Model,
+    data: datasets.Dataset,
+    relu: fs.FSParameters,
+    distribution: Distribution = ONE,
+) -> list[dict]:
     """The network and its FS-conversions over all images of `data`, one row each."""
-    ann = evaluate(model, data, batch_size=FLAGS.batch_size, verbose=sys.stderr.isatty())
+    how: dict[str, Any] = {
+        "batch_size": FLAGS.batch_size,
+        "verbose": distribution.is_chief and sys.stderr.isatty(),
+        "distribution": distribution,
+    }
+    ann = evaluate(model, data, **how)
     paper = PAPER_ROWS.get(name) if data.name == "cifar10" else None
     rows = []
     for converted, arguments in _conversions(model, relu).items():
-        snn = fs.convert(model, **arguments)
-        result = evaluate(snn, data, batch_size=FLAGS.batch_size, verbose=sys.stderr.isatty())
+        with distribution.scope():
+            snn = fs.convert(model, **arguments)
+        result = evaluate(snn, data, **how)
         neurons = fs.conversion_report(snn).neurons
         rows.append(
             {

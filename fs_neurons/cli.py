@@ -24,13 +24,14 @@ from tabulate import tabulate
 
 import fs_neurons as fs
 from fs_neurons import datasets, drawing, fitting, models, parameters
+from fs_neurons.distribution import STRATEGIES, STRATEGY_HELP, WorkerLostError, start
 from fs_neurons.files import write_atomically
 from fs_neurons.saved import load_model, save_model
 
 PROGRAM = "fs-neurons"
 OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 # What bad files, flags and models raise; anything else is a defect and keeps its traceback.
-USER_ERRORS = (ValueError, TypeError, OSError, datasets.DatasetUnavailable)
+USER_ERRORS = (ValueError, TypeError, OSError, datasets.DatasetUnavailable, WorkerLostError)
 
 
 class UsageError(Exception):
@@ -202,10 +203,20 @@ def profile(model_name: str, flag: flags.FlagValues) -> None:
       fs-neurons profile snn.keras --data=digits
       fs-neurons profile snn.keras --data=images.npy --json=profile.json --plot=profile.png
     """
-    snn = _network(model_name, flag.allow_code)
+    distribution = start(flag.strategy)
+    with distribution.scope():
+        snn = _network(model_name, flag.allow_code)
     images = _images(flag.data, flag.data_dir, flag.limit)
     _check_shape(snn, images)
-    result = fs.profile(snn, images, batch_size=flag.batch_size, verbose=sys.stderr.isatty())
+    distribution.check_same(
+        "what they profile", f"{snn.count_params()} parameters, images {images.shape}"
+    )
+    result = fs.profile(
+        snn, images, batch_size=flag.batch_size, distribution=distribution,
+        verbose=distribution.is_chief and sys.stderr.isatty(),
+    )  # fmt: skip
+    if not distribution.is_chief:
+        return
     print(result)
     if flag.json:
         with write_atomically(flag.json) as file:
@@ -419,6 +430,7 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "batch_size", 100, "Images per forward pass.", lower_bound=1, flag_values=_PROFILE
 )
+flags.DEFINE_enum("strategy", "one", STRATEGIES, STRATEGY_HELP, flag_values=_PROFILE)
 flags.DEFINE_string("json", None, "Write everything measured to this file.", flag_values=_PROFILE)
 flags.DEFINE_string("plot", None, "Write a picture to this file.", flag_values=_PROFILE)
 

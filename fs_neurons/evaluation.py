@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from fs_neurons.datasets import Dataset, standardise
+from fs_neurons.distribution import ONE, Distribution
 from fs_neurons.layers import record_spikes
 
 
@@ -48,6 +49,7 @@ def evaluate(
     *,
     batch_size: int = 250,
     verbose: bool = False,
+    distribution: Distribution = ONE,
 ) -> Evaluation:
     """Runs `model` over all images of `data`, standardised, and counts spikes where there are FS layers.
 
@@ -57,48 +59,55 @@ def evaluate(
     Args:
         model: network whose output is one score per class.
         data: images and labels.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass of a device.
         verbose: whether to show a progress bar.
+        distribution: of the batches; `model` was made in its scope.
 
     Raises:
         ValueError: `batch_size` is less than 1, `data` is empty, or the network gives NaN.
+        WorkerLostError: another worker of the distribution is gone.
     """
     if batch_size < 1 or len(data) == 0:
         raise ValueError(f"nothing to do: {len(data)} images in batches of {batch_size}")
     batch_size = min(batch_size, len(data))
-    forward = compiled_forward(model, standardise)
-    forward(data.images[:1].repeat(batch_size, axis=0))  # compile
-    predictions = np.empty(len(data), np.int64)
-    spikes = 0
+    size = (batch_size, *data.images.shape[1:])
+    forward = distribution.compiled(scores_and_spikes(model, standardise))
+    forward([(np.resize(data.images[:1], size),)] * len(distribution.local))  # compile
+    rows: list[np.ndarray] = []
     bar = keras.utils.Progbar(len(data), verbose=int(verbose), unit_name="image")
     started = time.perf_counter()
-    for start in range(0, len(data), batch_size):
-        images = data.images[start : start + batch_size]
-        count = len(images)
-        scores, spikes_per_image = forward(np.resize(images, (batch_size, *images.shape[1:])))
-        if np.isnan(scores[:count]).any():
-            raise ValueError(
-                f"model {model.name!r} gives NaN on images {start}..{start + count - 1}"
-            )
-        predictions[start : start + count] = scores[:count].argmax(axis=1)
-        spikes += int(spikes_per_image[:count].sum(dtype=np.int64))
-        bar.add(count)
+    for start in range(0, len(data), batch_size * distribution.replicas):
+        firsts = [start + batch_size * replica for replica in distribution.local]
+        batches = [data.images[first : first + batch_size] for first in firsts]
+        outputs = forward([(np.resize(images, size),) for images in batches])
+        results = []
+        for images, (scores, spikes) in zip(batches, outputs, strict=True):
+            scores = ops.convert_to_numpy(scores)[: len(images)]
+            best = np.where(np.isnan(scores).any(axis=1), -1, scores.argmax(axis=1))
+            results.append(np.stack([best, per_image(spikes)[: len(images)]], axis=1))
+        rows.append(distribution.gather(np.concatenate(results)))
+        bar.add(len(rows[-1]))
+        if (rows[-1][:, 0] < 0).any():
+            number = start + int((rows[-1][:, 0] < 0).argmax())
+            raise ValueError(f"model {model.name!r} gives NaN on image {number} of {data.name}")
     seconds = time.perf_counter() - started
+    predictions, spikes = np.concatenate(rows).T
     accuracy = float((predictions == data.labels).mean())
-    return Evaluation(accuracy, len(data), spikes, seconds, predictions)
+    return Evaluation(accuracy, len(data), int(spikes.sum()), seconds, predictions)
 
 
-def compiled_forward(
+def scores_and_spikes(
     model: keras.Model, prepare: Callable[[Any], Any] = lambda images: images
-) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Runs `model` through the backend's compiler, and counts spikes where there are FS layers.
+) -> Callable[[Any], tuple[Any, Any]]:
+    """A forward pass that counts spikes where there are FS layers, to be compiled.
 
     Args:
         model: network whose output is one score per class.
-        prepare: applied to the images first, in the same compiled function.
+        prepare: applied to the images first, in the same function.
 
     Returns:
-        A function of a batch of images that gives scores and int64 spikes per image, as numpy arrays.
+        A function of a batch of images that gives scores and int32 spikes (1 + layers, images), the
+        first row zeros.
     """
 
     def forward(images: Any) -> tuple[Any, Any]:
@@ -107,19 +116,29 @@ def compiled_forward(
         none = ops.zeros((1, images.shape[0]), dtype="int32")
         return scores, ops.concatenate([none, *(record.spikes[None] for record in records)])
 
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
+    return forward
 
-        forward = tf.function(forward, autograph=False)
-    elif backend == "jax":
-        import jax
 
-        forward = jax.jit(forward)
+def per_image(spikes: Any) -> np.ndarray:
+    """Spikes (layers, images) summed over layers, in int64: a large network can fire more than an int32 counts."""
+    return ops.convert_to_numpy(spikes).sum(axis=0, dtype=np.int64)
+
+
+def compiled_forward(
+    model: keras.Model, prepare: Callable[[Any], Any] = lambda images: images
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Runs `model` through the backend's compiler, and counts spikes where there are FS layers.
+
+    Args:
+        model, prepare: as for `scores_and_spikes`.
+
+    Returns:
+        A function of a batch of images that gives scores and int64 spikes per image, as numpy arrays.
+    """
+    forward = ONE.compiled(scores_and_spikes(model, prepare))
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scores, spikes = forward(ops.convert_to_tensor(images))
-        # Summed over layers in int64: a large network can fire more than an int32 counts.
-        return ops.convert_to_numpy(scores), ops.convert_to_numpy(spikes).sum(0, dtype=np.int64)
+        ((scores, spikes),) = forward([(images,)])
+        return ops.convert_to_numpy(scores), per_image(spikes)
 
     return run

@@ -214,6 +214,7 @@ def stream(
     *,
     start: int = 0,
     stop: int | None = None,
+    wanted: Callable[[int], bool] = lambda number: True,
     seed: int = 0,
     threads: int = THREADS,
 ) -> Iterator[Sample]:
@@ -224,11 +225,12 @@ def stream(
         prepare: takes a decoded image (height, width, 3) and returns what the network takes.
         start: number of the first image.
         stop: number of the image after the last; to the end when missing.
+        wanted: tells from the number of an image whether it is to be loaded; all are when missing.
         seed: of the order; 0 is that of every evaluation.
         threads: that decode and prepare.
 
     Yields:
-        One Sample per image, the unusable ones included.
+        One Sample per wanted image, the unusable ones included.
     """
 
     def load(name: str, label: int, read: Callable[[], bytes]) -> Sample:
@@ -243,7 +245,9 @@ def stream(
     waiting: collections.deque[Future[Sample]] = collections.deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for item in items:
+            for number, item in enumerate(items, start):
+                if not wanted(number):
+                    continue
                 waiting.append(pool.submit(load, *item))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft().result()

@@ -76,8 +76,8 @@ def record_spikes(
 class FSActivation(keras.layers.Layer):
     """A layer of FS-neurons: y = sum of d(t) z(t), equations (1)-(3).
 
-    With `per_channel`, the neurons of channel c have T, h and d multiplied by scale[c], a weight of the
-    layer that is 1 at first: y = scale R(x / scale), where R is the response for `parameters`.
+    With `per_channel`, the neurons of channel c have T, h and d multiplied by scale[c], a trainable weight
+    of the layer that is 1 at first: y = scale R(x / scale), where R is the response for `parameters`.
 
     Args:
         parameters: FSParameters, or the name or path of a set that `parameters.load` reads.
@@ -117,7 +117,7 @@ class FSActivation(keras.layers.Layer):
                     f" {self.axis} of {input_shape} is unknown"
                 )
             self.scale = self.add_weight(
-                (channels,), "ones", dtype="float32", trainable=False, name="scale"
+                (channels,), "ones", dtype="float32", autocast=False, name="scale"
             )
 
     def call(self, x: Any) -> Any:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -24,8 +25,9 @@ from keras import ops
 from tabulate import tabulate
 
 from fs_neurons import connectivity, graph, neuron
-from fs_neurons._backend import bincount, compiled, fuse
-from fs_neurons.batches import Batches
+from fs_neurons._backend import bincount, fuse
+from fs_neurons.batches import Batch, Batches
+from fs_neurons.distribution import ONE, Distribution
 from fs_neurons.layers import record_spikes
 from fs_neurons.neuron import FSParameters
 
@@ -424,6 +426,7 @@ def profile(
     histogram_range: tuple[float, float] | None = None,
     energy_model: EnergyModel = HOROWITZ_45NM,
     verbose: bool = False,
+    distribution: Distribution = ONE,
 ) -> Profile:
     """Runs a converted network over images and measures every site.
 
@@ -436,10 +439,12 @@ def profile(
             the widest domain of the parameter sets.
         energy_model: energy of one operation.
         verbose: whether to show a progress bar.
+        distribution: of the batches; `snn` was made in its scope.
 
     Raises:
         ConversionError: a model that can't be taken apart, or without FS-neurons.
         ValueError: no images, a bad range, or gate inputs that are not finite.
+        WorkerLostError: another worker of the distribution is gone.
 
     Warns:
         UserWarning: at some site more than 1 % of the gate inputs are outside its parameter set's domain.
@@ -447,21 +452,31 @@ def profile(
     batches = Batches(snn, images, batch_size)
     collectors: list[_Collector] = []
     bar = keras.utils.Progbar(batches.images, verbose=int(verbose), unit_name="image")
-    for inputs, count in batches:
+    rounds = iter(batches)
+    while several := list(itertools.islice(rounds, distribution.replicas)):
         if not collectors:
+            inputs = several[0].inputs
             network = graph.trace(snn, inputs)
             edges = _edges(histogram_range, [call.op.parameters for call in network.sites])
             collectors = [
                 _Collector(call, fan)
                 for call, fan in zip(network.sites, connectivity.fan_outs(network), strict=True)
             ]
-            measure = _compiled_measurement(snn, edges)
-            valid = np.zeros(len(keras.tree.flatten(inputs)[0]), np.float32)
-        valid[:count], valid[count:] = 1, 0
-        measured = measure(keras.tree.map_structure(ops.convert_to_tensor, inputs), valid)
-        for collector, tensors in zip(collectors, measured, strict=True):
-            collector.add(_Measured(*map(ops.convert_to_numpy, tensors)), count)
-        bar.add(count)
+            measure = distribution.compiled(_measurement(snn, edges))
+            size = len(keras.tree.flatten(inputs)[0])
+        # Replicas that are left over at the end run copies, which count for nothing.
+        idle = Batch(several[0].inputs, 0)
+        mine = [several[i] if i < len(several) else idle for i in distribution.local]
+        valid = [(np.arange(size) < batch.count).astype(np.float32) for batch in mine]
+        results = measure([(batch.inputs, v) for batch, v in zip(mine, valid, strict=True)])
+        for batch, measured in zip(mine, results, strict=True):
+            for collector, tensors in zip(collectors, measured, strict=True):
+                if batch.count:
+                    collector.add(_Measured(*map(ops.convert_to_numpy, tensors)), batch.count)
+        bar.add(sum(batch.count for batch in several))
+    states = distribution.gather_json([collector.state() for collector in collectors])
+    for collector, *parts in zip(collectors, *states, strict=True):
+        collector.restore([part for part in parts if part is not None])
     layers = tuple(collector.finished() for collector in collectors)
     _warn_of_outside(layers)
     macs = sum(connectivity.multiply_accumulates(call) for call in network.calls)
@@ -541,6 +556,31 @@ class _Collector:
         )
         self.inputs = self.inputs.merged(inputs) if self.inputs else inputs
 
+    def state(self) -> dict[str, Any] | None:
+        """Everything measured, as JSON; None before the first batch."""
+        if self.inputs is None:
+            return None
+        histogram = self.inputs.histogram.tolist()
+        return {
+            "images": self.images, "counts": self.counts, "spikes": self.spikes,
+            "operations": self.operations,
+            "inputs": {**dataclasses.asdict(self.inputs), "histogram": histogram},
+        }  # fmt: skip
+
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """The sum of what `state` gave on all workers."""
+        self.images, self.spikes, self.operations = (
+            sum(state[key] for state in states) for key in ("images", "spikes", "operations")
+        )
+        self.counts = {key: sum(state["counts"][key] for state in states) for key in self.counts}
+        inputs = [
+            InputStatistics(
+                **{**s["inputs"], "histogram": np.array(s["inputs"]["histogram"], np.int64)}
+            )
+            for s in states
+        ]
+        self.inputs = functools.reduce(InputStatistics.merged, inputs)
+
     def finished(self) -> LayerProfile:
         layer = self.call.op
         return LayerProfile(
@@ -557,7 +597,7 @@ class _Collector:
         )
 
 
-def _compiled_measurement(snn: keras.Model, edges: np.ndarray) -> Callable[[Any, Any], list[tuple]]:
+def _measurement(snn: keras.Model, edges: np.ndarray) -> Callable[[Any, Any], list[tuple]]:
     def measure_all(inputs: Any, valid: Any) -> list[tuple]:
         def measure(x: Any, parameters: FSParameters) -> tuple[Any, tuple]:
             shape = ops.shape(x)
@@ -571,7 +611,7 @@ def _compiled_measurement(snn: keras.Model, edges: np.ndarray) -> Callable[[Any,
             snn(inputs, training=False)
         return [record.spikes for record in records]
 
-    return compiled(measure_all)
+    return measure_all
 
 
 @functools.cache

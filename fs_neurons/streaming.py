@@ -11,13 +11,16 @@ A tally is all that there is to save: a run continues from it. Memory does not g
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
+from keras import ops
 
-from fs_neurons.evaluation import compiled_forward
+from fs_neurons.distribution import ONE, Distribution
+from fs_neurons.evaluation import per_image, scores_and_spikes
 from fs_neurons.imagenet import ImageSource, Sample, stream
 from fs_neurons.models.imagenet import Network
 from fs_neurons.preprocessing import PREPROCESSINGS
@@ -49,6 +52,11 @@ class Tally:
     ann_seconds: float = 0.0
     snn_seconds: float = 0.0
 
+    def plus(self, counts: np.ndarray) -> Tally:
+        """With int64 counts in the order of the attributes, times in nanoseconds."""
+        added = [*map(int, counts[:8]), counts[8] / 1e9, counts[9] / 1e9]
+        return Tally(*(a + b for a, b in zip(dataclasses.astuple(self), added, strict=True)))
+
     @property
     def position(self) -> int:
         """Number of the next image of the source."""
@@ -64,6 +72,7 @@ def side_by_side(
     batch_size: int = 1,
     limit: int | None = None,
     on_skip: Callable[[str], None] = print,
+    distribution: Distribution = ONE,
 ) -> Iterator[Tally]:
     """Runs a network and its conversion over the images of `source` from where `tally` ends.
 
@@ -74,73 +83,97 @@ def side_by_side(
         snn: its conversion.
         source: images and labels.
         tally: what an earlier run gave; from the first image when missing.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass of a device.
         limit: number of images of the source to stop after; all of them when missing.
         on_skip: is told of every image that can't be used, in a line.
+        distribution: of the batches; the models were made in its scope. Each worker loads the images of
+            its own batches.
 
     Yields:
-        The tally after every batch.
+        The tally after every batch of every device.
 
     Raises:
         ValueError: a network gives NaN, or `batch_size` or `limit` is less than 1.
+        WorkerLostError: another worker of the distribution is gone.
     """
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size and limit must be at least 1, got {batch_size} and {limit}")
     tally = tally or Tally()
+    first = tally.position
     stop = source.count if limit is None else min(limit, source.count)
-    if tally.position >= stop:
+    if first >= stop:
         return
     prepare = PREPROCESSINGS[network.preprocessing]
-    runs = [compiled_forward(model) for model in (network.model, snn)]
+    models = network.model, snn
+    runs = [distribution.compiled(scores_and_spikes(model)) for model in models]
     size = (batch_size, network.image_size, network.image_size, 3)
     for run in runs:
-        run(np.zeros(size, np.float32))  # compile
-    batch: list[Sample] = []
+        run([(np.zeros(size, np.float32),)] * len(distribution.local))  # compile
     samples = stream(
-        source, lambda image: prepare(image, network.image_size), start=tally.position, stop=stop
+        source,
+        lambda image: prepare(image, network.image_size),
+        start=first,
+        stop=stop,
+        wanted=lambda n: (n - first) // batch_size % distribution.replicas in distribution.local,
     )
-    for sample in samples:
-        if sample.image is None:
-            on_skip(f"skipped {sample.problem}")
-            tally = dataclasses.replace(tally, skipped=tally.skipped + 1)
-        else:
-            batch.append(sample)
-        if len(batch) == batch_size:
-            tally = _classify(network, snn, runs, batch, size, tally)
-            batch = []
-            yield tally
-    if batch:
-        tally = _classify(network, snn, runs, batch, size, tally)
-    yield tally
+    for start in range(first, stop, batch_size * distribution.replicas):
+        batches = []
+        for replica in distribution.local:
+            count = min(batch_size, max(0, stop - start - replica * batch_size))
+            batches.append(list(itertools.islice(samples, count)))
+        for sample in itertools.chain(*batches):
+            if sample.image is None:
+                on_skip(f"skipped {sample.problem}")
+        counts = _classify(network, runs, batches, size)
+        total = distribution.gather(counts).sum(axis=0)
+        for model, images in zip(models, total[-len(models) :], strict=True):
+            if images:
+                here = [s.name for batch in batches for s in batch if s.image is not None]
+                raise ValueError(
+                    f"model {model.name!r} gives NaN on {', '.join(here) or 'an image'}"
+                )
+        tally = tally.plus(total)
+        yield tally
 
 
-def _classify(network, snn, runs, batch, size, tally) -> Tally:
-    count = len(batch)
-    images = np.resize(np.stack([sample.image for sample in batch]), size)
-    labels = np.array([sample.label for sample in batch]) + network.label_offset
-    outputs = []
-    for model, run in zip((network.model, snn), runs, strict=True):
-        started = time.perf_counter()
-        scores, spikes = run(images)
-        seconds = time.perf_counter() - started
-        if np.isnan(scores[:count]).any():
-            names = ", ".join(sample.name for sample in batch)
-            raise ValueError(f"model {model.name!r} gives NaN on {names}")
+def _classify(
+    network: Network, runs: list, batches: list[list[Sample]], size: tuple[int, ...]
+) -> np.ndarray:
+    """Row by row what each batch adds to a tally, times in nanoseconds; then images with NaN by model."""
+    usable = [[sample for sample in batch if sample.image is not None] for batch in batches]
+    inputs = [
+        (
+            np.resize(np.stack([s.image for s in batch]), size)
+            if batch
+            else np.zeros(size, np.float32),
+        )
+        for batch in usable
+    ]
+    outputs, nanoseconds = [], []
+    for run in runs:
+        started = time.perf_counter_ns()
+        results = [tuple(map(ops.convert_to_numpy, result)) for result in run(inputs)]
+        nanoseconds.append(time.perf_counter_ns() - started)
+        outputs.append(results)
+    rows = []
+    for batch, good, *results in zip(batches, usable, *outputs, strict=True):
+        count = len(good)
+        labels = np.array([sample.label for sample in good], int) + network.label_offset
         # A stable order: of equal scores the first class wins, as in argmax.
-        best = np.argsort(-scores[:count], axis=1, kind="stable")[:, :TOP]
-        hits = best == labels[:, None]
-        # Copies that filled the batch up take their share of the time with them.
-        outputs.append((best, hits, spikes[:count], seconds * count / len(images)))
-    (ann, ann_hits, _, ann_seconds), (fs, fs_hits, spikes, fs_seconds) = outputs
-    return Tally(
-        images=tally.images + count,
-        skipped=tally.skipped,
-        ann_top1=tally.ann_top1 + int(ann_hits[:, 0].sum()),
-        ann_top5=tally.ann_top5 + int(ann_hits.sum()),
-        snn_top1=tally.snn_top1 + int(fs_hits[:, 0].sum()),
-        snn_top5=tally.snn_top5 + int(fs_hits.sum()),
-        agreeing=tally.agreeing + int((ann[:, 0] == fs[:, 0]).sum()),
-        spikes=tally.spikes + int(spikes.sum()),
-        ann_seconds=tally.ann_seconds + ann_seconds,
-        snn_seconds=tally.snn_seconds + fs_seconds,
-    )
+        best = [
+            np.argsort(-scores[:count], axis=1, kind="stable")[:, :TOP] for scores, _ in results
+        ]
+        hits = [ranked == labels[:, None] for ranked in best]
+        rows.append(
+            [
+                count,
+                len(batch) - count,
+                *(int(n) for hit in hits for n in (hit[:, 0].sum(), hit.sum())),
+                int((best[0][:, 0] == best[1][:, 0]).sum()),
+                int(per_image(results[1][1])[:count].sum()),
+                # Copies that filled the batch up take their share of the time with them.
+                *(spent * count // size[0] for spent in nanoseconds),
+                *(int(np.isnan(scores[:count]).any(axis=1).sum()) for scores, _ in results),
+            ]
+        )
+    return np.array(rows, np.int64)

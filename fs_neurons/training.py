@@ -29,6 +29,8 @@ from fs_neurons.datasets import Dataset, standardise
 from fs_neurons.files import write_atomically
 
 EVALUATION_BATCH = 500
+# Of the softmax of a teacher: the ratios of its small outputs count as well.
+TEMPERATURE = 2.0
 
 
 class CheckpointError(RuntimeError):
@@ -113,6 +115,7 @@ def train(
     seed: int = 0,
     checkpoint: str | os.PathLike | None = None,
     resume: bool = False,
+    teacher: keras.Model | None = None,
     evaluate_every: int = 5,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     verbose: bool = True,
@@ -127,6 +130,9 @@ def train(
         seed: of order, crops and flips; set Keras' own seed before building the model.
         checkpoint: file that is replaced atomically after each epoch; None keeps none.
         resume: continue from `checkpoint` when it exists.
+        teacher: network whose outputs are learned in place of the labels: the loss is the cross-entropy
+            of its softmax and the model's, both with logits divided by TEMPERATURE (Hinton, Vinyals
+            and Dean, 2015).
         evaluate_every: epochs between measurements of test accuracy; the last is always measured.
         on_epoch: called with each new row of the history.
         verbose: whether to show a progress bar per epoch.
@@ -142,8 +148,10 @@ def train(
             `resume` is false.
     """
     run = _fingerprint(model, train_set, recipe, seed)
+    if teacher is not None:
+        run["teacher"] = teacher.name
     steps_per_epoch = max(1, len(train_set) // recipe.batch_size)
-    stepper = _stepper(model, recipe, steps_per_epoch)
+    stepper = _stepper(model, recipe, steps_per_epoch, teacher)
     history: list[dict[str, Any]] = []
     path = pathlib.Path(checkpoint) if checkpoint is not None else None
     if path is not None and path.exists():
@@ -261,17 +269,25 @@ def write_history(path: str | os.PathLike, history: list[dict[str, Any]]) -> Non
 # --- one step of gradient descent, on TensorFlow and on JAX -------------------------------------
 
 
-def _stepper(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> _Stepper:
+def _stepper(
+    model: keras.Model, recipe: Recipe, steps_per_epoch: int, teacher: keras.Model | None
+) -> _Stepper:
     if keras.backend.backend() == "tensorflow":
-        return _TensorFlowStepper(model, recipe, steps_per_epoch)
+        return _TensorFlowStepper(model, recipe, steps_per_epoch, teacher)
     if keras.backend.backend() == "jax":
-        return _JaxStepper(model, recipe, steps_per_epoch)
+        return _JaxStepper(model, recipe, steps_per_epoch, teacher)
     raise RuntimeError("training runs on the TensorFlow and JAX backends: set KERAS_BACKEND")
 
 
-def _loss_and_hits(labels, logits):
+def _loss_and_hits(labels, logits, taught=None):
     logits = ops.cast(logits, "float32")
-    loss = ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+    if taught is None:
+        loss = ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+    else:
+        target = ops.softmax(ops.cast(taught, "float32") / TEMPERATURE)
+        loss = ops.mean(
+            ops.categorical_crossentropy(target, logits / TEMPERATURE, from_logits=True)
+        )
     hits = ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32"))
     return loss, ops.mean(ops.cast(hits, "float32"))
 
@@ -287,11 +303,13 @@ def _descend(recipe: Recipe, weight, velocity, gradient, rate):
 class _Stepper:
     """What both backends share: a training twin of the model in the recipe's dtype policy."""
 
-    def __init__(self, model: keras.Model, recipe: Recipe, steps_per_epoch: int):
+    def __init__(
+        self, model: keras.Model, recipe: Recipe, steps_per_epoch: int, teacher: keras.Model | None
+    ):
         self.recipe = recipe
+        self.teacher = teacher and self._twin(teacher)
         self.average_share = min(1.0, 1.0 / (recipe.average_epochs * steps_per_epoch))
-        self.twin = keras.models.clone_model(model, clone_function=self._clone_layer)
-        self.twin.set_weights(model.get_weights())
+        self.twin = self._twin(model)
         # The order of Model.get_weights(), which is that of the model written back to.
         position = {id(variable): i for i, variable in enumerate(self.twin.weights)}
         self.trainable_at = [position[id(v)] for v in self.twin.trainable_variables]
@@ -309,9 +327,18 @@ class _Stepper:
         """Takes back what `arrays` gave."""
         raise NotImplementedError
 
+    def _twin(self, model: keras.Model) -> keras.Model:
+        twin = keras.models.clone_model(model, clone_function=self._clone_layer)
+        twin.set_weights(model.get_weights())
+        return twin
+
     def _clone_layer(self, layer):
         config = {**layer.get_config(), "dtype": self.recipe.policy}
         return layer.__class__.from_config(config)
+
+    def taught(self, images: Any) -> Any:
+        """Logits of the teacher; None without one."""
+        return None if self.teacher is None else self.teacher(images, training=False)
 
     def write_to(self, model: keras.Model, averaged: bool) -> None:
         arrays = self.arrays()
@@ -320,10 +347,12 @@ class _Stepper:
 
 
 class _TensorFlowStepper(_Stepper):
-    def __init__(self, model: keras.Model, recipe: Recipe, steps_per_epoch: int):
+    def __init__(
+        self, model: keras.Model, recipe: Recipe, steps_per_epoch: int, teacher: keras.Model | None
+    ):
         import tensorflow as tf
 
-        super().__init__(model, recipe, steps_per_epoch)
+        super().__init__(model, recipe, steps_per_epoch, teacher)
         weights = [v.value for v in self.twin.weights]
         self.velocity = [tf.Variable(tf.zeros_like(v.value)) for v in self.twin.trainable_variables]
         self.average = [tf.Variable(weight) for weight in weights]
@@ -332,8 +361,9 @@ class _TensorFlowStepper(_Stepper):
         @tf.function
         def step(images, labels, rate, average):
             trainable = [v.value for v in self.twin.trainable_variables]
+            taught = self.taught(images)
             with tf.GradientTape() as tape:
-                loss, hits = _loss_and_hits(labels, self.twin(images, training=True))
+                loss, hits = _loss_and_hits(labels, self.twin(images, training=True), taught)
             gradients = tape.gradient(loss, trainable)
             for weight, velocity, gradient in zip(trainable, self.velocity, gradients, strict=True):
                 new, moved = _descend(recipe, weight, velocity, gradient, rate)
@@ -402,11 +432,13 @@ class _FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 class _JaxStepper(_Stepper):
-    def __init__(self, model: keras.Model, recipe: Recipe, steps_per_epoch: int):
+    def __init__(
+        self, model: keras.Model, recipe: Recipe, steps_per_epoch: int, teacher: keras.Model | None
+    ):
         import jax
         import jax.numpy as jnp
 
-        super().__init__(model, recipe, steps_per_epoch)
+        super().__init__(model, recipe, steps_per_epoch, teacher)
         # Copies: the step gives its buffers away, those of the twin must live on.
         self.state: dict[str, Any] = {
             "trainable": [jnp.array(v.value) for v in self.twin.trainable_variables],
@@ -418,7 +450,7 @@ class _JaxStepper(_Stepper):
 
         def loss_of(trainable, other, images, labels):
             logits, other = self.twin.stateless_call(trainable, other, images, training=True)
-            loss, hits = _loss_and_hits(labels, logits)
+            loss, hits = _loss_and_hits(labels, logits, self.taught(images))
             return loss, (hits, other)
 
         def step(state, images, labels, rate, average):

@@ -131,3 +131,18 @@ def test_constructors_refuse_what_is_no_set():
 
 def test_layers_print_what_they_are():
     assert repr(fs.FSReLU(K=4, alpha=8, name="site")) == "FSReLU('relu_k4_alpha8', name='site')"
+
+
+def test_scale_of_a_channel_in_mixed_precision_and_its_gradient():
+    p = fs.relu_parameters(3, 1.0, "nearest")
+    x = np.linspace(-1, 9, 24, dtype=np.float32).reshape(2, 4, 3)
+    scale = np.float32([0.7, 2.0, 8.0])
+    layer, half = (fs.FSActivation(p, "relu", per_channel=True, dtype=dtype)
+                   for dtype in ("float32", "mixed_bfloat16"))  # fmt: skip
+    for each in (layer, half):
+        each.build(x.shape)
+        each.scale.assign(scale)
+    rounded = ops.cast(ops.cast(x, "bfloat16"), "float32")
+    expected = ops.cast(layer(rounded), "bfloat16")
+    assert (ops.convert_to_numpy(ops.cast(half(x) == expected, "int32")) == 1).all()
+    assert layer.trainable_variables == [layer.scale]

@@ -1,0 +1,147 @@
+"""Fine-tuning of calibrated networks at very few steps, through the surrogate gradient.
+
+    python -m experiments.finetune --models=resnet20 --steps=3
+    python -m experiments.finetune --models=resnet8 --data=digits --steps=2 --epochs=3
+
+Calibrates each network on training images, then trains what was converted further, with labels: weights
+and, unless --nolearn_ranges, the range alpha of every channel. Writes NAME_kK.keras to --models_dir and
+a row per network and K to finetune.json in --output_dir, where rows of other runs stay. A killed run is
+continued by the same command with --resume.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+import numpy as np
+from absl import app, flags, logging
+from tabulate import tabulate
+
+import fs_neurons as fs
+from experiments import results
+from experiments.data import load_test_set
+from fs_neurons import datasets, models, training
+from fs_neurons.evaluation import evaluate
+from fs_neurons.files import params_dir
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("models", ["resnet8"], "Networks to fine-tune.")
+flags.DEFINE_list("steps", ["3"], "Numbers of steps K.")
+flags.DEFINE_integer("epochs", 6, "Passes over the training set.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 0.05, "Peak learning rate.", lower_bound=0)
+flags.DEFINE_bool("learn_ranges", True, "Whether the ranges alpha are trained too.")
+flags.DEFINE_integer("images", 1000, "Training images to calibrate on.", lower_bound=16)
+flags.DEFINE_integer(
+    "training_limit", None, "Use only the first so many training images.", lower_bound=1
+)
+flags.DEFINE_integer("seed", 0, "Seed of order and augmentation.")
+flags.DEFINE_string("models_dir", None, "Folder for the networks; params/finetuned when missing.")
+flags.DEFINE_bool("resume", False, "Continue from the checkpoint of a killed run.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    try:
+        test_set = load_test_set()
+        train_set = datasets.load(test_set.name, "train", FLAGS.data_dir).take(FLAGS.training_limit)
+        stem = "finetune" if test_set.name == "cifar10" else f"finetune_{test_set.name}"
+        path = pathlib.Path(FLAGS.output_dir) / f"{stem}.json"
+        rows = results.read_json(path)["rows"] if path.exists() else []
+        for name in FLAGS.models:
+            for K in map(int, FLAGS.steps):
+                row = finetune(name, K, train_set, test_set)
+                rows = [r for r in rows if (r["network"], r["K"]) != (name, K)] + [row]
+                made_by = results.provenance(f"{test_set.name} test set", len(test_set))
+                results.write_json(path, {**made_by, "rows": rows})
+    except (
+        datasets.DatasetUnavailable,
+        FileNotFoundError,
+        ValueError,
+        training.CheckpointError,
+    ) as error:
+        sys.exit(f"finetune: {error}")
+    print(f"{test_set.name}, {len(test_set):,} test images")
+    print(as_table(rows))
+    print(f"Written to {path}")
+
+
+def finetune(
+    name: str, K: int, train_set: datasets.Dataset, test_set: datasets.Dataset
+) -> dict[str, Any]:
+    """Calibrates, trains and saves one network; its row."""
+    folder = pathlib.Path(FLAGS.models_dir) if FLAGS.models_dir else params_dir() / "finetuned"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{name}_k{K}" if train_set.name == "cifar10" else f"{train_set.name}_{name}_k{K}"
+    model = models.pretrained(name, train_set.name)
+    ann = evaluate(model, test_set, batch_size=FLAGS.batch_size)
+    images = np.asarray(datasets.standardise(train_set.take(FLAGS.images).images))
+    snn = fs.convert(model, calibration_data=images, steps=K)
+    calibrated = evaluate(snn, test_set, batch_size=FLAGS.batch_size)
+    if not FLAGS.learn_ranges:
+        for layer in snn.layers:
+            layer.trainable = not isinstance(layer, fs.FSActivation)
+    recipe = training.Recipe(
+        epochs=FLAGS.epochs,
+        learning_rate=FLAGS.learning_rate,
+        schedule="one_cycle",
+        nesterov=True,
+        weight_decay=5e-4,
+        average_from=0.6,
+        policy="mixed_bfloat16",
+        average_epochs=0.5,
+    )
+    checkpoint = folder / f"{stem}.checkpoint.npz"
+    history = training.train(
+        snn, train_set, test_set, recipe, seed=FLAGS.seed, checkpoint=checkpoint,
+        resume=FLAGS.resume, on_epoch=_log, verbose=sys.stderr.isatty(),
+    )  # fmt: skip
+    tuned = evaluate(snn, test_set, batch_size=FLAGS.batch_size)
+    neurons = fs.conversion_report(snn).neurons
+    partial = folder / f".{stem}.partial.keras"
+    snn.save(partial)
+    partial.replace(folder / f"{stem}.keras")
+    checkpoint.unlink()
+    return {
+        "network": name,
+        "K": K,
+        "ann": round(100 * ann.accuracy, 4),
+        "calibrated": round(100 * calibrated.accuracy, 4),
+        "calibrated_spikes_per_neuron": calibrated.spikes_per_image / neurons,
+        "snn": round(100 * tuned.accuracy, 4),
+        "spikes_per_neuron": tuned.spikes_per_image / neurons,
+        "epochs": FLAGS.epochs,
+        "training_images": len(train_set),
+        "minutes": round(sum(row["seconds"] for row in history) / 60, 1),
+        "command": shlex.join(["python", "-m", "experiments.finetune", *sys.argv[1:]]),
+    }
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    header = ("network", "K", "ANN %", "calibrated %", "spikes/neuron", "fine-tuned %", "difference",
+              "spikes/neuron", "epochs", "minutes")  # fmt: skip
+    cells = [
+        (
+            row["network"], row["K"], f"{row['ann']:.2f}", f"{row['calibrated']:.2f}",
+            f"{row['calibrated_spikes_per_neuron']:.2f}", f"{row['snn']:.2f}",
+            f"{row['snn'] - row['ann']:+.2f}", f"{row['spikes_per_neuron']:.2f}", row["epochs"],
+            f"{row['minutes']:.0f}",
+        )
+        for row in rows
+    ]  # fmt: skip
+    return tabulate(cells, header, disable_numparse=True, colalign=("left", *["right"] * 9))
+
+
+def _log(row: dict) -> None:
+    test = "" if row["test_accuracy"] is None else f", test accuracy {row['test_accuracy']:.2%}"
+    logging.info(
+        "epoch %d: loss %.4f, train accuracy %.2f%%%s, %.0f s",
+        row["epoch"], row["loss"], 100 * row["train_accuracy"], test, row["seconds"],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    app.run(main)
