@@ -3,8 +3,9 @@
     python -m experiments.finetune --models=resnet20 --steps=3
     python -m experiments.finetune --models=resnet8 --data=digits --steps=2 --epochs=3
 
-Calibrates each network on training images, then trains what was converted further, with labels: weights
-and, unless --nolearn_ranges, the range alpha of every channel. Writes NAME_kK.keras to --models_dir and
+Calibrates each network on training images, then trains what was converted further to give the outputs of the
+network that it came from, which needs no labels: weights and, unless --nolearn_ranges, the range alpha of
+every channel. Writes NAME_kK.keras to --models_dir and
 a row per network and K to finetune.json in --output_dir, where rows of other runs stay. A killed run is
 continued by the same command with --resume.
 """
@@ -31,7 +32,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list("models", ["resnet8"], "Networks to fine-tune.")
 flags.DEFINE_list("steps", ["3"], "Numbers of steps K.")
 flags.DEFINE_integer("epochs", 6, "Passes over the training set.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 0.05, "Peak learning rate.", lower_bound=0)
+flags.DEFINE_float("learning_rate", 0.02, "Peak learning rate.", lower_bound=0)
 flags.DEFINE_bool("learn_ranges", True, "Whether the ranges alpha are trained too.")
 flags.DEFINE_integer("images", 1000, "Training images to calibrate on.", lower_bound=16)
 flags.DEFINE_integer(
@@ -97,7 +98,7 @@ def finetune(
     checkpoint = folder / f"{stem}.checkpoint.npz"
     history = training.train(
         snn, train_set, test_set, recipe, seed=FLAGS.seed, checkpoint=checkpoint,
-        resume=FLAGS.resume, on_epoch=_log, verbose=sys.stderr.isatty(),
+        resume=FLAGS.resume, teacher=model, on_epoch=_log, verbose=sys.stderr.isatty(),
     )  # fmt: skip
     tuned = evaluate(snn, test_set, batch_size=FLAGS.batch_size)
     neurons = fs.conversion_report(snn).neurons

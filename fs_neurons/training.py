@@ -270,7 +270,7 @@ def write_history(path: str | os.PathLike, history: list[dict[str, Any]]) -> Non
 
 
 def _stepper(
-    model: keras.Model, recipe: Recipe, steps_per_epoch: int, teacher: keras.Model | None
+    model: keras.Model, recipe: Recipe, steps_per_epoch: int, teacher: keras.Model | None = None
 ) -> _Stepper:
     if keras.backend.backend() == "tensorflow":
         return _TensorFlowStepper(model, recipe, steps_per_epoch, teacher)
