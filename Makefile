@@ -13,7 +13,7 @@ endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help reproduce test test_jax lint report table1 table2 figure1 figure2 figure3 figure4 figure5 \
-	figure6a figure6b figure6c figure6d swish_sets efficiency benchmark clean
+	figure6a figure6b figure6c figure6d swish_sets efficiency pareto finetune benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -67,6 +67,12 @@ figure6d:  ## error of the sigmoid against the bits of T, h and d
 
 efficiency: $(VENV)/installed  ## time and spikes of FS-neurons against rate coding
 	$(RUN) -m experiments.efficiency --verbosity=-1
+
+pareto: $(VENV)/installed  ## accuracy against steps and spikes, calibrated and fine-tuned; and the ablation
+	$(RUN) -m experiments.pareto --verbosity=-1
+
+finetune: $(VENV)/installed  ## fine-tunes ResNet20 at K = 3, without labels
+	$(RUN) -m experiments.finetune --models=resnet20 --steps=3
 
 benchmark: $(VENV)/installed  ## time of FS-neurons against the activations that they replace
 	$(RUN) -m experiments.benchmark

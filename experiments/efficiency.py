@@ -15,8 +15,6 @@ import pathlib
 import sys
 from typing import Any
 
-import keras
-import numpy as np
 from absl import app, flags
 from tabulate import tabulate
 
@@ -24,9 +22,10 @@ import fs_neurons as fs
 from experiments import results
 from experiments.data import load_test_set
 from experiments.plotting import ANN, PAPER, SNN, plt, save
+from experiments.rate import rate_curve
 from fs_neurons import datasets, models
 from fs_neurons.evaluation import evaluate
-from fs_neurons.rate_coding import firing_thresholds, simulate_rate
+from fs_neurons.rate_coding import firing_thresholds
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A ReLU network of Table 2; the largest one shipped by default.")
@@ -72,7 +71,7 @@ def main(argv: list[str]) -> None:
         "latency": simulation.latency,
         "steps_between_images": simulation.period,
     }
-    curve = rate_curve(snn, data, thresholds, neurons)
+    curve = rate_curve(snn, data, thresholds, FLAGS.steps, FLAGS.batch_size)
     rows = [fs_row, *(row for row in curve if row["latency"] in _shown(FLAGS.steps))]
     print(f"{name} on {data.name}, {len(data):,} test images: ANN {ann.accuracy:.2%}")
     print(as_table(rows, simulation.period))
@@ -85,34 +84,6 @@ def main(argv: list[str]) -> None:
     content = {**made_by, "network": name, "neurons": neurons, "ann": 100 * ann.accuracy}
     results.write_json(path.with_suffix(".json"), {**content, "fs": fs_row, "rate": curve})
     print(f"Written to {path}.json and .png")
-
-
-def rate_curve(
-    snn: keras.Model, data: datasets.Dataset, thresholds: list[float], neurons: int
-) -> list[dict[str, Any]]:
-    """Accuracy and spikes of rate coding after every time step."""
-    hits = np.zeros(FLAGS.steps, np.int64)
-    spikes = np.zeros(FLAGS.steps, np.int64)
-    batch = min(FLAGS.batch_size, len(data))
-    bar = keras.utils.Progbar(len(data), verbose=int(sys.stderr.isatty()), unit_name="image")
-    for start in range(0, len(data), batch):
-        images = datasets.standardise(data.images[start : start + batch])
-        labels = data.labels[start : start + batch]
-        for t, after in enumerate(simulate_rate(snn, images, thresholds, FLAGS.steps)):
-            hits[t] += int((after.outputs.argmax(axis=1) == labels).sum())
-            spikes[t] += int(after.spikes.sum())
-        bar.add(len(labels))
-    return [
-        {
-            "code": "rate",
-            "accuracy": 100 * int(hits[t]) / len(data),
-            "spikes_per_image": int(spikes[t]) / len(data),
-            "spikes_per_neuron": int(spikes[t]) / len(data) / neurons,
-            "latency": t + 1,
-            "steps_between_images": t + 1,
-        }
-        for t in range(FLAGS.steps)
-    ]
 
 
 def _shown(steps: int) -> set[int]:

@@ -112,9 +112,13 @@ SECTIONS = (
             "The same network with FS-neurons and with integrate-and-fire neurons: accuracy against time"
             " steps and spikes.",
             "make efficiency measures it."),
-    Section("calibration", "Calibrated: fewer steps and spikes",
-            "Networks of Table 2, calibrated on unlabelled training images.",
-            "python -m experiments.calibration measures it."),
+    Section("pareto", "Fewer steps, fewer spikes",
+            "What each ingredient of calibration is worth, fine-tuned networks, rate coding in the same"
+            " networks, and published results, which are not measured here.",
+            "make pareto measures it."),
+    Section("finetune", "Fine-tuned at very few steps",
+            "Calibrated networks, trained further without labels through the surrogate gradient.",
+            "python -m experiments.finetune trains and measures it."),
     Section("benchmark", "Time and memory", "Quartiles of the time per gate input, in nanoseconds, and per"
             " image, in milliseconds; and ratios, measured side by side.",
             "make benchmark measures it."),

@@ -8,6 +8,10 @@ import sys
 import pytest
 from conftest import ROOT
 
+import fs_neurons as fs
+from fs_neurons import datasets
+from fs_neurons.evaluation import evaluate
+
 
 def run(module, *flags, expect=0, **environment):
     result = subprocess.run(
@@ -129,3 +133,32 @@ def test_efficiency_compares_with_rate_coding(tmp_path):
     assert len(spikes) == 24 and spikes == sorted(spikes) and spikes[-1] > 0
     assert "27.5 x" in printed and "125.0 x" in printed
     assert (tmp_path / "efficiency_digits.png").stat().st_size > 10_000
+
+
+def test_finetune_writes_a_network_that_gives_the_numbers_of_its_row(tmp_path):
+    printed = run("finetune", "--data=digits", "--steps=2", "--epochs=2", "--training_limit=400",
+                  "--images=100", f"--models_dir={tmp_path}", f"--output_dir={tmp_path}",
+                  "--verbosity=-1")  # fmt: skip
+    (row,) = json.loads((tmp_path / "finetune_digits.json").read_text())["rows"]
+    snn = fs.load_model(tmp_path / "digits_resnet8_k2.keras")
+    result = evaluate(snn, datasets.load("digits", "test"))
+    assert 100 * result.accuracy == pytest.approx(row["snn"], abs=1e-3)
+    neurons = fs.conversion_report(snn).neurons
+    assert result.spikes_per_image / neurons == pytest.approx(row["spikes_per_neuron"])
+    assert row["snn"] > row["calibrated"] and f"{row['snn']:.2f}" in printed
+    assert {site.parameters.K for site in snn.layers if isinstance(site, fs.FSActivation)} == {2}
+    assert not list(tmp_path.glob("*.npz"))
+
+
+def test_pareto_keeps_rows_of_other_runs(tmp_path):
+    flags = ("--data=digits", "--models=resnet8", "--images=100", "--limit=100", "--rate_steps=16",
+             "--rate_images=20", f"--output_dir={tmp_path}", "--verbosity=-1")  # fmt: skip
+    run("pareto", *flags, "--steps=3", "--method=calibrated", "--method=rate")
+    printed = run("pareto", *flags, "--steps=4,3", "--method=calibrated", "--method=mean")
+    rows = json.loads((tmp_path / "pareto_digits.json").read_text())["rows"]
+    assert {(row["method"], row["K"]) for row in rows} == {
+        ("calibrated", 3), ("calibrated", 4), ("mean", 3), ("mean", 4), ("rate", 8), ("rate", 16),
+    }  # fmt: skip
+    for row in rows:
+        assert f"{row['snn']:.2f}" in printed and f"{row['spikes_per_neuron']:.2f}" in printed
+    assert (tmp_path / "pareto_digits.png").read_bytes().startswith(b"\x89PNG")

@@ -215,3 +215,16 @@ def test_a_killed_process_resumes_to_the_same_weights(tmp_path):
 def _stamp(folder):
     path = folder / "resnet8.checkpoint.npz"
     return path.stat().st_mtime_ns if path.exists() else None
+
+
+def test_a_teacher_takes_the_place_of_the_labels():
+    teacher = models.pretrained("resnet8", "digits")
+    train_set, test_set = (datasets.load("digits", split) for split in ("train", "test"))
+    wrong = dataclasses.replace(train_set, labels=(train_set.labels + 1) % 10)
+    student = keras.models.clone_model(teacher)
+    random = np.random.default_rng(0)
+    student.set_weights([w * random.normal(1, 0.3, w.shape) for w in teacher.get_weights()])
+    before = training.accuracy(student, test_set)
+    recipe = training.RECIPES["fast"].changed(epochs=3, learning_rate=0.02)
+    training.train(student, wrong, test_set, recipe, teacher=teacher, verbose=False)
+    assert before < 0.9 < 0.97 < training.accuracy(student, test_set)

@@ -1,0 +1,293 @@
+"""Accuracy against steps and spikes: what each ingredient of calibration is worth, and what is left to gain.
+
+    python -m experiments.pareto                                      # every network that has weights
+    python -m experiments.pareto --models=resnet20 --steps=5,4,3
+    python -m experiments.pareto --models=resnet8 --method=paper --method=calibrated
+
+From the paper's setting to calibration in full, one ingredient after the other; the fine-tuned networks of
+experiments/finetune.py, where there are any; rate coding in the same networks; published results. All are
+measured on the test set, rate coding on the first --rate_images of it. Calibration takes the first --images
+training images, without their labels. Writes pareto.json, where rows of other runs stay, and pareto.png to
+--output_dir.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from absl import app, flags
+from tabulate import tabulate
+
+import fs_neurons as fs
+from experiments import results
+from experiments.data import load_test_set
+from experiments.plotting import ANN, PAPER, plt, save
+from experiments.rate import rate_curve
+from fs_neurons import datasets, models
+from fs_neurons.calibration import Settings, calibrate
+from fs_neurons.evaluation import evaluate
+from fs_neurons.files import params_dir
+from fs_neurons.rate_coding import firing_thresholds
+from fs_neurons.saved import load_model
+
+# In the order of the table, every one with what the one before has. The last two are for ReLU networks as well as
+# for others, the first five for ReLU networks only.
+RELU_METHODS = {
+    "paper": None,
+    "layer": Settings(granularity="layer", rounding="down", correction="none"),
+    "nearest": Settings(granularity="layer", correction="none"),
+    "channel": Settings(correction="none"),
+    "mean": Settings(correction="mean"),
+}
+METHODS = (*RELU_METHODS, "calibrated", "fitted", "finetuned", "rate")
+TITLES = {
+    "paper": "paper's setting",
+    "layer": "range per layer",
+    "nearest": "+ rounding to nearest",
+    "channel": "+ range per channel",
+    "mean": "+ mean of each channel",
+    "calibrated": "+ deviation of each channel",
+    "fitted": "fitted sets",
+    "finetuned": "fine-tuned",
+    "rate": "rate coding",
+}
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("models", None, "Networks; all that have weights when missing.")
+flags.DEFINE_multi_enum(
+    "method", None, METHODS, "What to measure, may be repeated; all when missing."
+)
+flags.DEFINE_list("steps", ["6", "5", "4", "3"], "Numbers of steps of ReLU networks.")
+flags.DEFINE_integer("images", 1000, "Training images to calibrate on.", lower_bound=16)
+flags.DEFINE_integer("rate_images", 500, "Test images of rate coding.", lower_bound=1)
+flags.DEFINE_integer("rate_steps", 128, "Time steps of rate coding.", lower_bound=2)
+
+PAPER_ALPHA, PAPER_STEPS = 25.0, 10
+SWISH_SETTINGS: tuple[dict[str, Any], ...] = (
+    {"steps": 16, "spike_penalty": 3e-3},
+    {"steps": 12, "spike_penalty": 2e-3},
+    {"steps": 10, "spike_penalty": 2e-3},
+    {"steps": 8, "spike_penalty": 2e-3},
+)
+
+
+class Published(NamedTuple):
+    """A published result on CIFAR-10: accuracy in per cent after so many time steps."""
+
+    network: str
+    steps: int
+    accuracy: float
+    source: str
+
+
+QCFS = "Bu et al., Optimal ANN-SNN conversion, ICLR 2022, table 2 (ANN 91.77 %)"
+DIET = "Rathi and Roy, DIET-SNN, IEEE TNNLS 2023 (arXiv:2008.03658)"
+PUBLISHED = (
+    Published("resnet20", 2, 73.20, QCFS),
+    Published("resnet20", 4, 83.75, QCFS),
+    Published("resnet20", 8, 89.55, QCFS),
+    Published("resnet20", 16, 91.62, QCFS),
+    Published("resnet20", 5, 91.78, DIET),
+    Published("resnet20", 10, 92.54, DIET),
+)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    try:
+        data = load_test_set()
+        training = datasets.load(data.name, "train", FLAGS.data_dir).take(FLAGS.images)
+        images = np.asarray(datasets.standardise(training.images))
+        stem = "pareto" if data.name == "cifar10" else f"pareto_{data.name}"
+        path = pathlib.Path(FLAGS.output_dir) / stem
+        file = path.with_suffix(".json")
+        rows = results.read_json(file)["rows"] if file.exists() else []
+        for name in FLAGS.models or trained(data.name):
+            for row in measure(name, models.pretrained(name, data.name), data, images):
+                key = _key(row)
+                rows = [*(r for r in rows if _key(r) != key), row]
+                print(as_table([row]).splitlines()[-1], flush=True)
+                made_by = results.provenance(f"{data.name} test set", len(data))
+                published = [mark._asdict() for mark in PUBLISHED] if data.name == "cifar10" else []
+                results.write_json(file, {**made_by, "rows": rows, "published": published})
+    except (datasets.DatasetUnavailable, FileNotFoundError, ValueError) as error:
+        sys.exit(f"pareto: {error}")
+    print(f"{data.name}, {len(data):,} test images, calibrated on {len(images):,} training images")
+    print(as_table(sorted(rows, key=_key)))
+    save(plot(rows, PUBLISHED if data.name == "cifar10" else ()), path.with_suffix(".png"))
+    print(f"Written to {path}.json and .png")
+
+
+def trained(data: str) -> list[str]:
+    """Networks whose weights are shipped."""
+    found = []
+    for name in models.NETWORKS:
+        try:
+            models.pretrained(name, data)
+        except FileNotFoundError:
+            continue
+        found.append(name)
+    return found
+
+
+def measure(
+    name: str, model: keras.Model, data: datasets.Dataset, images: np.ndarray
+) -> Iterator[dict[str, Any]]:
+    """A row for every method and number of steps."""
+    ann = evaluate(model, data, batch_size=FLAGS.batch_size).accuracy
+    for method in FLAGS.method or METHODS:
+        if method == "rate":
+            yield from rate_rows(name, model, data, images, ann)
+            continue
+        for K, convert in conversions(name, model, images, method, data.name):
+            started = time.perf_counter()
+            snn = convert()
+            seconds = time.perf_counter() - started
+            result = evaluate(snn, data, batch_size=FLAGS.batch_size)
+            spikes = result.spikes_per_image / fs.conversion_report(snn).neurons
+            yield _row(name, method, K, ann, result.accuracy, spikes, len(data), seconds)
+
+
+def conversions(
+    name: str, model: keras.Model, images: np.ndarray, method: str, data: str
+) -> Iterator[tuple[int, Any]]:
+    """Number of steps, and a function that gives the converted network."""
+    swish = any(site.activation == "silu" for site in fs.find_sites(model))
+    steps = [int(K) for K in FLAGS.steps]
+    if method == "finetuned":
+        prefix = name if data == "cifar10" else f"{data}_{name}"
+        for path in sorted((params_dir() / "finetuned").glob(f"{prefix}_k*.keras")):
+            yield int(path.stem.rpartition("_k")[2]), lambda: load_model(path)  # noqa: B023
+    elif swish and method == "paper":
+        yield 16, lambda: fs.convert(model)
+    elif swish and method == "fitted":
+        yield 16, lambda: fs.convert(model, quality="accurate")
+        yield 10, lambda: fs.convert(model, swish="swish_k10")
+        yield 8, lambda: fs.convert(model, swish="swish_k8", sigmoid="sigmoid_k8")
+    elif swish and method == "calibrated":
+        for setting in SWISH_SETTINGS:
+            yield setting["steps"], lambda: fs.convert(model, calibration_data=images, **setting)  # noqa: B023
+    elif not swish and method == "paper":
+        for K in sorted({PAPER_STEPS, *steps}, reverse=True):
+            yield K, lambda: fs.convert(model, relu=fs.relu_parameters(K, PAPER_ALPHA))  # noqa: B023
+    elif not swish and method == "calibrated":
+        for K in steps:
+            yield K, lambda: fs.convert(model, calibration_data=images, steps=K)  # noqa: B023
+    elif not swish and method in RELU_METHODS:
+        chosen = dict.fromkeys(fs.find_sites(model), fs.relu_parameters())
+        for K in steps:
+            settings = dataclasses.replace(RELU_METHODS[method], steps=K)
+            yield K, lambda: calibrate(model, chosen, images, settings)  # noqa: B023
+
+
+def rate_rows(
+    name: str, model: keras.Model, data: datasets.Dataset, images: np.ndarray, ann: float
+) -> Iterator[dict[str, Any]]:
+    """Rate coding after 8, 16, 32, ... steps, for ReLU networks."""
+    if any(site.activation != "relu" for site in fs.find_sites(model)):
+        return
+    snn = fs.convert(model)
+    thresholds = firing_thresholds(snn, images[:500])
+    few = data.take(min(FLAGS.rate_images, len(data)))
+    curve = rate_curve(snn, few, thresholds, FLAGS.rate_steps, FLAGS.batch_size)
+    shown = {2**n for n in range(3, 16)} | {FLAGS.rate_steps}
+    for row in curve:
+        if row["latency"] in shown:
+            yield _row(
+                name, "rate", row["latency"], ann, row["accuracy"] / 100, row["spikes_per_neuron"],
+                len(few), 0.0,
+            )  # fmt: skip
+
+
+def _row(name, method, K, ann, accuracy, spikes, images, seconds) -> dict[str, Any]:
+    return {
+        "network": name,
+        "method": method,
+        "K": K,
+        "ann": round(100 * ann, 4),
+        "snn": round(100 * accuracy, 4),
+        "spikes_per_neuron": spikes,
+        "images": images,
+        "conversion_seconds": round(seconds, 1),
+        "command": shlex.join(["python", "-m", "experiments.pareto", *sys.argv[1:]]),
+    }
+
+
+def _key(row: dict[str, Any]) -> tuple:
+    return row["network"], METHODS.index(row["method"]), -row["K"]
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    header = ("network", "method", "K", "ANN %", "SNN %", "difference", "spikes/neuron", "images",
+              "seconds")  # fmt: skip
+    cells = [
+        (
+            row["network"], TITLES[row["method"]], row["K"], f"{row['ann']:.2f}", f"{row['snn']:.2f}",
+            f"{row['snn'] - row['ann']:+.2f}", f"{row['spikes_per_neuron']:.2f}",
+            f"{row['images']:,}", f"{row['conversion_seconds']:.0f}",
+        )
+        for row in rows
+    ]  # fmt: skip
+    align = ("left", "left", *["right"] * 7)
+    return tabulate(cells, header, disable_numparse=True, colalign=align)
+
+
+def plot(rows: list[dict[str, Any]], published: tuple[Published, ...]) -> plt.Figure:
+    """Accuracy against steps (above) and spikes per neuron (below), a column per network."""
+    names = list(dict.fromkeys(row["network"] for row in sorted(rows, key=_key)))
+    figure, axes = plt.subplots(
+        2, len(names), figsize=(3.2 * len(names) + 1.5, 6), squeeze=False, layout="constrained"
+    )
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.85, 6))
+    styles = {
+        **{method: {"color": color, "marker": "o"} for method, color in zip(METHODS[:6], colors, strict=True)},
+        "fitted": {"color": "tab:green", "marker": "s"},
+        "finetuned": {"color": "tab:red", "marker": "D", "linestyle": ""},
+        "rate": {"color": PAPER, "marker": "."},
+    }  # fmt: skip
+    sources = dict.fromkeys(mark.source for mark in published)
+    marks = dict(zip(sources, "*P", strict=False))
+    for column, name in zip(axes.T, names, strict=True):
+        here = sorted((row for row in rows if row["network"] == name), key=_key)
+        ann = here[0]["ann"]
+        for axis, key, label in zip(
+            column, ("K", "spikes_per_neuron"), ("time steps", "spikes per neuron"), strict=True
+        ):
+            axis.axhline(ann, color=ANN, linestyle="--", linewidth=1, label="ANN")
+            for method in METHODS:
+                points = [row for row in here if row["method"] == method]
+                axis.plot(
+                    [row[key] for row in points], [row["snn"] for row in points], markersize=4,
+                    label=TITLES[method], **styles[method],
+                )  # fmt: skip
+            axis.set(xscale="log", xlabel=label, ylim=(ann - 12, ann + 1.5))
+        for mark in published:
+            if mark.network == name:
+                column[0].plot(mark.steps, mark.accuracy, marks[mark.source], color="tab:orange",
+                               label=f"published: {mark.source}")  # fmt: skip
+        ticks = [2, 3, 4, 6, 8, 10, 16, 32, 64, 128]
+        column[0].set_xticks(ticks, map(str, ticks))
+        column[0].minorticks_off()
+        column[0].set_title(name)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("test accuracy, %")
+    entries: dict[str, Any] = {}
+    for axis in axes.ravel():
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            if len(handle.get_xdata()):
+                entries.setdefault(label, handle)
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=3)
+    return figure
+
+
+if __name__ == "__main__":
+    app.run(main)
