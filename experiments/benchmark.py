@@ -6,12 +6,13 @@
 
 Rounds are interleaved in one process, so that whatever else the machine does falls on all alike; peak memory
 is that of a process of its own (on Linux). Weights are random: time does not depend on them. Prints medians with their
-quartiles, and ratios; writes benchmark.json to --output_dir.
+quartiles, and ratios; writes benchmark.json to --output_dir, benchmark_jax.json with KERAS_BACKEND=jax.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import multiprocessing
 import pathlib
 import re
@@ -23,12 +24,14 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 from absl import app, flags
+from keras import ops
 from tabulate import tabulate
 
 import fs_neurons as fs
 from experiments import results
 from fs_neurons import models, neuron, parameters
-from fs_neurons.evaluation import compiled_forward
+from fs_neurons._backend import compiled
+from fs_neurons.evaluation import scores_and_spikes
 from fs_neurons.folding import fold
 from fs_neurons.models.imagenet import load_network
 
@@ -49,66 +52,60 @@ Quartiles = tuple[float, float, float]
 
 
 def unrolled(x: Any, p: fs.FSParameters) -> Any:
-    """Equations (1)-(3) as plain TensorFlow operations, unrolled over the K steps."""
-    import tensorflow as tf
-
-    v, y = x, tf.zeros_like(x)
+    """Equations (1)-(3) as plain operations of the framework, unrolled over the K steps."""
+    v, y = x, ops.zeros_like(x)
     for T, h, d in zip(p.T, p.h, p.d, strict=True):
-        z = tf.cast(v >= T, tf.float32)
+        z = ops.cast(v >= T, "float32")
         y += d * z
         v -= h * z
     return y
 
 
 def while_loop(x: Any, p: fs.FSParameters) -> Any:
-    """Equations (1)-(3) as a TensorFlow loop over the K steps."""
-    import tensorflow as tf
+    """Equations (1)-(3) as the official code has them: a loop of the framework over the K steps.
 
-    T, h, d = (tf.constant(a) for a in (p.T, p.h, p.d))
+    Each step scales the potential by (|v| + 1) for its pseudo-derivative, and adds to two means, those of
+    the regularisation of training, whether they are used or not.
+    """
+    T, h, d = (ops.convert_to_tensor(a) for a in (p.T, p.h, p.d))
 
-    def step(t, v, y):
-        z = tf.cast(v >= T[t], tf.float32)
-        return t + 1, v - h[t] * z, y + d[t] * z
+    def step(t, v, y, too_far, fired):
+        scaled = (v - T[t]) / (ops.abs(v) + 1)
+        z = ops.where(scaled >= 0, ops.ones_like(v), ops.zeros_like(v))
+        too_far += ops.square(ops.mean(ops.maximum(ops.abs(scaled) - 1, 0)))
+        return t + 1, v - h[t] * z, y + d[t] * z, too_far, fired + ops.mean(z)
 
-    return tf.while_loop(lambda t, *_: t < p.K, step, (0, x, tf.zeros_like(x)))[2]
+    zero = ops.convert_to_tensor(np.float32(0))
+    start = (ops.convert_to_tensor(0), x, ops.zeros_like(x), zero, zero)
+    return ops.while_loop(lambda t, *_: t < p.K, step, start)[2]
 
 
 def gate_inputs() -> dict[str, Any]:
     """ns per gate input of activations and their FS-neurons."""
-    import tensorflow as tf
-
     swish, relu = parameters.load("swish_k16_paper"), fs.relu_parameters(10, 25)
     functions = {
-        "tf.nn.relu": tf.nn.relu,
-        "FS-ReLU K=10": tf.function(lambda x: neuron.response(x, relu)),
-        "FS-ReLU K=10, spikes counted": tf.function(
-            lambda x: neuron.response_and_spikes(x, relu)[0]
-        ),
-        "tf.nn.silu": tf.nn.silu,
-        "FS-Swish K=16": tf.function(lambda x: neuron.response(x, swish)),
-        "FS-Swish K=16, spikes counted": tf.function(
-            lambda x: neuron.response_and_spikes(x, swish)[0]
-        ),
-        "FS-Swish K=16, unrolled": tf.function(lambda x: unrolled(x, swish)),
-        "FS-Swish K=16, while loop": tf.function(lambda x: while_loop(x, swish)),
+        "ReLU": ops.relu,
+        "FS-ReLU K=10": lambda x: neuron.response(x, relu),
+        "FS-ReLU K=10, spikes counted": lambda x: neuron.response_and_spikes(x, relu),
+        "Swish": ops.silu,
+        "FS-Swish K=16": lambda x: neuron.response(x, swish),
+        "FS-Swish K=16, spikes counted": lambda x: neuron.response_and_spikes(x, swish),
+        "FS-Swish K=16, unrolled": lambda x: unrolled(x, swish),
+        "FS-Swish K=16, while loop": lambda x: while_loop(x, swish),
     }
     random = np.random.default_rng(0)
     for K in (4, 8, 12, 16, 24, 32):
         # Time does not depend on the values: T falls like a binary code's.
         T = 8.0 * 2.0 ** -np.arange(1, K + 1)
         p = fs.FSParameters(T, T, T * random.uniform(0.9, 1.1, K), name=f"any_k{K}")
-        functions[f"any set, K={K}"] = tf.function(lambda x, p=p: neuron.response(x, p))
-    x = tf.constant(random.normal(-0.112, np.sqrt(1.99), (1, FLAGS.elements)).astype("float32"))
-
-    def waited_for(function: Callable) -> Callable[[], Any]:
-        return lambda: np.asarray(function(x)[0, 0])
-
-    times = interleaved({name: waited_for(function) for name, function in functions.items()})
+        functions[f"any set, K={K}"] = lambda x, p=p: neuron.response(x, p)
+    x = random.normal(-0.112, np.sqrt(1.99), (1, FLAGS.elements)).astype("float32")
+    times = interleaved({name: on(x, compiled(function)) for name, function in functions.items()})
     print(f"{FLAGS.elements:,} gate inputs, {FLAGS.rounds} rounds, ns per gate input")
     return report(
         times, 1e9 / FLAGS.elements,
-        {"FS-ReLU K=10": "tf.nn.relu", "FS-ReLU K=10, spikes counted": "tf.nn.relu",
-         "FS-Swish K=16": "tf.nn.silu", "FS-Swish K=16, spikes counted": "tf.nn.silu",
+        {"FS-ReLU K=10": "ReLU", "FS-ReLU K=10, spikes counted": "ReLU",
+         "FS-Swish K=16": "Swish", "FS-Swish K=16, spikes counted": "Swish",
          "FS-Swish K=16, unrolled": "FS-Swish K=16", "FS-Swish K=16, while loop": "FS-Swish K=16"},
     )  # fmt: skip
 
@@ -145,13 +142,11 @@ def network(name: str) -> keras.Model:
 
 
 def contestants(name: str, chosen: tuple[str, ...] = ()) -> dict[str, Callable[[Any], Any]]:
-    """Forward passes, compiled by TensorFlow, by what they are; all of them, or those `chosen`."""
-    import tensorflow as tf
-
+    """Forward passes, compiled by the framework, by what they are; all of them, or those `chosen`."""
     stock = network(name)
 
     def plain(model: keras.Model) -> Callable:
-        return tf.function(lambda x: model(x, training=False), autograph=False)
+        return compiled(lambda x: model(x, training=False))
 
     def by_loop(loop: Callable) -> Callable:
         snn = fs.convert(stock)
@@ -160,10 +155,10 @@ def contestants(name: str, chosen: tuple[str, ...] = ()) -> dict[str, Callable[[
             with fs.record_spikes(lambda v, p: (loop(v, p), 0)):
                 return snn(x, training=False)
 
-        return tf.function(run, autograph=False)
+        return compiled(run)
 
     def counted() -> Callable:
-        return compiled_forward(fs.convert(fold(stock)[0]))
+        return compiled(scores_and_spikes(fs.convert(fold(stock)[0])))
 
     makers = {
         ANN: lambda: plain(stock),
@@ -186,14 +181,8 @@ def time_network(
     name: str, chosen: tuple[str, ...] = (), batch: int | None = None
 ) -> dict[str, Any]:
     """ms per image of a network in all its versions."""
-    import tensorflow as tf
-
-    images = tf.constant(images_for(name, batch))
-
-    def waited_for(function: Callable) -> Callable[[], Any]:
-        return lambda: [np.asarray(y) for y in keras.tree.flatten(function(images))]
-
-    runs = {label: waited_for(run) for label, run in contestants(name, chosen).items()}
+    images = images_for(name, batch)
+    runs = {label: on(images, run) for label, run in contestants(name, chosen).items()}
     times = interleaved(runs)
     print(f"{name}, batches of {len(images)}, {FLAGS.rounds} rounds, ms per image")
     ratios = {label: ANN for label in runs if label != ANN}
@@ -205,8 +194,10 @@ def time_network(
 def peak_memory(name: str, label: str) -> int:
     """Largest resident size of this process after three forward passes, in bytes."""
     (run,) = contestants(name, (label,)).values()
+    gc.collect()  # the stock network, where it isn't what runs
+    run = on(images_for(name), run)
     for _ in range(3):
-        run(images_for(name))
+        run()
     # Not getrusage: its maximum begins with that of the parent process.
     status = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
@@ -225,6 +216,12 @@ def memory_of(name: str) -> dict[str, int]:
 
 
 # --- measuring ----------------------------------------------------------------------------------
+
+
+def on(x: np.ndarray, function: Callable[[Any], Any]) -> Callable[[], Any]:
+    """A call of `function` on `x` that waits until its results are there."""
+    x = ops.convert_to_tensor(x)
+    return lambda: [np.asarray(y[(0,) * len(y.shape)]) for y in keras.tree.flatten(function(x))]
 
 
 def interleaved(functions: dict[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
@@ -261,12 +258,12 @@ def report(seconds: dict[str, np.ndarray], unit: float, against: dict[str, str])
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    if keras.backend.backend() != "tensorflow":
-        sys.exit("benchmark: compares with TensorFlow's operations; set KERAS_BACKEND=tensorflow")
     unknown = [name for name in FLAGS.networks if name not in SETTINGS]
     if unknown:
         sys.exit(f"benchmark: no setting for {', '.join(unknown)}; known: {', '.join(SETTINGS)}")
-    path = pathlib.Path(FLAGS.output_dir) / "benchmark.json"
+    backend = keras.backend.backend()
+    stem = "benchmark" if backend == "tensorflow" else f"benchmark_{backend}"
+    path = pathlib.Path(FLAGS.output_dir) / f"{stem}.json"
     content = {
         **results.provenance("random gate inputs and images", 0),
         "rounds": FLAGS.rounds,

@@ -4,13 +4,11 @@
     snn = fs.convert(model, calibration_data=images, steps=8, spike_penalty=0.01)
     snn = fs.convert(model, calibration_data=images, steps=5, target_spikes=0.8)
 
-Two passes over the calibration data, which needs no labels:
-
-1. The analog network: mean and standard deviation of every channel behind every layer that has an
-   offset (batch normalisation, or a bias).
-2. The spiking network, operation by operation, all data through one before the next. A site is fitted
-   to the gate inputs that it gets from the converted network before it; a layer with an offset is
-   rescaled and shifted so that each channel has its mean and standard deviation of pass 1 again.
+The analog and the spiking network run side by side on the calibration data, which needs no labels,
+operation by operation, all data through one before the next. A site is fitted to the gate inputs that it
+gets from the converted network before it. A linear layer gets the weights that come nearest, in the
+sense of least squares, to what it gave in the analog network; other layers with an offset are rescaled
+and shifted so that each channel has its mean and standard deviation again.
 
 A ReLU site gets range alpha per channel, for the least error, and rounds to the nearest
 multiple of its step. Every other site gets T, h and d fitted to its function and its own distribution
@@ -19,6 +17,7 @@ of gate inputs. The equations are in docs/calibration.md.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import math
@@ -29,16 +28,17 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from fs_neurons import conversion
-from fs_neurons._graph import Program, Values, program
+from fs_neurons import conversion, graph
+from fs_neurons._store import Store, last_uses
 from fs_neurons.conversion import Site
+from fs_neurons.graph import Call, Graph, Value
 from fs_neurons.layers import FSActivation, fs_layer, record_spikes
 from fs_neurons.neuron import FSParameters, relu_parameters
 from fs_neurons.parameters import shipped
 
 GRANULARITIES = ("channel", "layer")
-# What is made up for behind each layer with an offset; "mean" alone is for comparison.
-CORRECTIONS = ("none", "mean", "affine")
+# What is made up for in the layers between sites, each with what the one before has.
+CORRECTIONS = ("none", "mean", "affine", "weights")
 MIN_IMAGES, MAX_IMAGES = 16, 50_000
 BATCH = 100
 # A site is fitted to at most so many gate inputs, evenly spaced over images and positions.
@@ -52,6 +52,8 @@ SPREAD = 1e-3
 # Sites whose distributions differ by less than this (Kolmogorov-Smirnov) share a set.
 SAME_DISTRIBUTION = 0.03
 LARGEST_GAIN = 2.0
+# Of the least squares for weights: ridge, relative to the mean variance of the inputs, and rows per unknown.
+RIDGE, ROWS_PER_UNKNOWN = 0.01, 200
 # Of the search for the spike penalty that meets a target.
 PENALTIES, SEARCH_ROUNDS, TARGET_TOLERANCE = (1e-3, 1.0), 6, 0.02
 
@@ -66,7 +68,8 @@ class Settings:
         spike_penalty: what one spike per neuron costs, in units of a site's relative squared error.
         target_spikes: average spikes per neuron that the penalty is to be raised for, if any.
         rounding: of ReLU sites, "nearest" or "down".
-        correction: "affine" for mean and standard deviation of each channel, "mean", or "none".
+        correction: of the layers between sites: "weights" for least squares, "affine" for mean and
+            standard deviation of each channel, "mean", or "none".
 
     Raises:
         ValueError: an argument makes no sense.
@@ -77,7 +80,7 @@ class Settings:
     spike_penalty: float = 0.0
     target_spikes: float | None = None
     rounding: str = "nearest"
-    correction: str = "affine"
+    correction: str = "weights"
 
     def __post_init__(self) -> None:
         if self.steps is not None and (
@@ -129,7 +132,9 @@ class _Calibration:
         self.batches, self.settings = batches, settings
         self.chosen = chosen
         # 1. The network, with placeholders at its sites.
-        calls = program(model, conversion._is_rewritable).calls()
+        structure = conversion.input_structure(model)
+        first = keras.tree.pack_sequence_as(structure, self.batches[0])
+        calls = _calls(graph.trace(model, first))
         called = {site: calls[id(op)] for op, site in conversion._walk(model) if id(op) in calls}
         self.site_of: dict[int, Site] = {}
 
@@ -141,24 +146,23 @@ class _Calibration:
             return layer
 
         self.snn = conversion._Rewriter(replacement).rewrite(model)
-        self.program: Program = program(self.snn, conversion._is_rewritable)
-        self.calls = self.program.calls()
+        self.graph = graph.trace(self.snn, first)
+        self.calls, self.last_uses = _calls(self.graph), last_uses(self.graph)
         self.weights = self.snn.get_weights()
         self.fits: list[_Fit] = []
 
     def run(self) -> keras.Model:
         target = self.settings.target_spikes
-        # 2. What the analog network does.
-        self._run_analog()
-        # 3. The spiking network, as often as the target asks for.
-        spikes = self._run_spiking(self.settings.spike_penalty)
+        self._sample_shared_sites()
+        spikes = self._run_side_by_side(self.settings.spike_penalty)
         if target is None or spikes <= target * (1 + TARGET_TOLERANCE):
             return self.snn
+        # 2. As often as the target asks for.
         low, high = map(math.log, PENALTIES)
         best = None
         for _ in range(SEARCH_ROUNDS):
             penalty = math.exp((low + high) / 2)
-            spikes = self._run_spiking(penalty)
+            spikes = self._run_side_by_side(penalty)
             if spikes > target:
                 low = math.log(penalty)
             else:
@@ -171,7 +175,7 @@ class _Calibration:
                 " per neuron; take fewer steps, or a larger target"
             )
         if best != penalty:
-            self._run_spiking(best)
+            self._run_side_by_side(best)
         return self.snn
 
     def _placeholder(self, site: Site, shared: bool, name: str, dtype: Any) -> FSActivation:
@@ -186,67 +190,75 @@ class _Calibration:
             unit, site.activation, per_channel=per_channel, axis=_channel_axis(), name=name, dtype=dtype
         )  # fmt: skip
 
-    def _run_analog(self) -> None:
-        """Pass 1: batch after batch through the whole network, with its own activations."""
-        self.reference: dict[int, _Moments] = {}
+    def _sample_shared_sites(self) -> None:
+        """Gate inputs of sites in several places: they are fitted to all of them at the first."""
         self.shared_inputs: dict[int, list[np.ndarray]] = {}
-        for batch in self.batches:
-            values = dict(enumerate(map(ops.convert_to_tensor, batch)))
-            for step in self.program.steps:
-                layer = step.operation
-                site = self.site_of.get(id(layer))
-                if site is not None and self.calls[id(layer)] > 1:
-                    (x,) = (values[slot] for slot in step.inputs.values())
-                    share = len(self.batches) * self.calls[id(layer)]
-                    self.shared_inputs.setdefault(id(layer), []).append(_sample(x, -1, share))
-                results = step.run(values, site and site.function)
-                values.update(results)
-                if self._is_corrected(layer):
-                    moments = self.reference.setdefault(id(layer), _Moments())
-                    moments.add(results[step.outputs[0]], _output_axis(layer))
-                for slot in step.last_used:
-                    del values[slot]
+        if all(self.calls[layer] == 1 for layer in self.site_of):
+            return
+        with Store() as values:
+            self._put_inputs(values)
+            for call in self.graph.calls:
+                if self.calls[id(call.op)] > 1 and id(call.op) in self.site_of:
+                    share = len(self.batches) * self.calls[id(call.op)]
+                    self.shared_inputs.setdefault(id(call.op), []).extend(
+                        _sample(values.get(i, call.inputs[0]), -1, share)
+                        for i in range(len(self.batches))
+                    )
+                self._run_analog(call, values)
+                values.drop(self.last_uses[call])
 
-    def _run_spiking(self, penalty: float) -> float:
-        """Pass 2: all batches through one operation after the other; returns spikes per neuron."""
+    def _put_inputs(self, values: Store) -> None:
+        for i, batch in enumerate(self.batches):
+            values.put(i, self.graph.inputs, [ops.convert_to_tensor(x) for x in batch])
+
+    def _run_analog(self, call: Call, values: Store) -> None:
+        site = self.site_of.get(id(call.op))
+        analog = call if site is None else dataclasses.replace(call, op=site.function)
+        for i in range(len(self.batches)):
+            values.put(i, call.outputs, analog(values.of(i)))
+
+    def _run_side_by_side(self, penalty: float) -> float:
+        """All batches through one operation of both networks after the other; returns spikes per neuron."""
         self.snn.set_weights(self.weights)
         self.penalty = penalty
         self.fits = []
+        # Outputs of layers whose weights were fitted.
+        self.refitted: set[Value] = set()
         fitted: set[int] = set()
         spikes = neurons = 0
-        with Values() as values:
-            for i, batch in enumerate(self.batches):
-                for slot, x in enumerate(batch):
-                    values.put(i, slot, ops.convert_to_tensor(x))
-            for step in self.program.steps:
-                layer = step.operation
-                if id(layer) in self.site_of and id(layer) not in fitted:
-                    self._fit(layer, step, values)
-                    fitted.add(id(layer))
-                if self._is_corrected(layer):
-                    self._correct(layer, step, values)
+        with Store() as analog, Store() as spiking:
+            self._put_inputs(analog)
+            self._put_inputs(spiking)
+            for call in self.graph.calls:
+                layer = call.op
+                # 1. The analog network: no layer is corrected before it gave its results here.
+                self._run_analog(call, analog)
+                # 2. Fit or correct.
+                if id(layer) in self.site_of:
+                    if id(layer) not in fitted:
+                        self._fit(layer, call, spiking)
+                        fitted.add(id(layer))
+                elif self.calls[id(layer)] == 1:
+                    self._correct(call, analog, spiking)
+                # 3. The spiking network.
                 with record_spikes() as records:
                     for i in range(len(self.batches)):
-                        results = step.run(
-                            {slot: values.get(i, slot) for slot in step.inputs.values()}
-                        )
-                        for slot, value in results.items():
-                            values.put(i, slot, value)
-                        for slot in step.last_used:
-                            values.drop(i, slot)
+                        spiking.put(i, call.outputs, call(spiking.of(i)))
                 for record in records:
                     spikes += int(ops.convert_to_numpy(record.spikes).sum(dtype=np.int64))
                     neurons += math.prod(record.shape)
+                for values in (analog, spiking):
+                    values.drop(self.last_uses[call])
         return spikes / neurons
 
     # --- sites ----------------------------------------------------------------------------------
 
-    def _fit(self, layer: FSActivation, step: Any, values: Values) -> None:
+    def _fit(self, layer: FSActivation, call: Call, spiking: Store) -> None:
         site = self.site_of[id(layer)]
-        (slot,) = step.inputs.values()
         axis = layer.axis if layer.per_channel else -1
         x = self.shared_inputs.get(id(layer)) or [
-            _sample(values.get(i, slot), axis, len(self.batches)) for i in range(len(self.batches))
+            _sample(spiking.get(i, call.inputs[0]), axis, len(self.batches))
+            for i in range(len(self.batches))
         ]
         x = np.concatenate(x)
         steps = self.settings.steps or self.chosen[site].K
@@ -308,31 +320,57 @@ class _Calibration:
         self.fits.append(_Fit(activation, inputs, parameters))
         return parameters
 
-    # --- layers with an offset ------------------------------------------------------------------
+    # --- layers between sites -------------------------------------------------------------------
 
-    def _is_corrected(self, layer: Any) -> bool:
-        if self.settings.correction == "none" or self.calls[id(layer)] > 1:
-            return False
-        return _offset(layer) is not None
+    def _correct(self, call: Call, analog: Store, spiking: Store) -> None:
+        layer, correction = call.op, self.settings.correction
+        if correction == "weights" and (rows := _rows_of(layer)) is not None:
+            self._refit(layer, rows, call, analog, spiking)
+            self.refitted.add(call.outputs)
+        elif correction != "none" and (offset := _offset(layer)) is not None:
+            rescale = correction != "mean" and call.inputs[0] not in self.refitted
+            self._rescale(layer, offset, _gain(layer) if rescale else None, call, analog, spiking)
 
-    def _correct(self, layer: keras.layers.Layer, step: Any, values: Values) -> None:
-        """Gives each channel behind a layer the mean and deviation that it has in the analog network."""
-        actual = _Moments()
+    def _refit(self, layer: Any, rows: Callable, call: Call, analog: Store, spiking: Store) -> None:
+        """Adds to kernel and bias what brings the layer's output nearest to that of the analog network."""
+        fit = _LeastSquares()
+        unknowns = math.prod(layer.kernel.shape[:-1]) + 1
+        wanted = ROWS_PER_UNKNOWN * unknowns // len(self.batches) + 1
         for i in range(len(self.batches)):
-            results = step.run({slot: values.get(i, slot) for slot in step.inputs.values()})
-            actual.add(results[step.outputs[0]], _output_axis(layer))
-        wanted = self.reference[id(layer)]
+            missing = analog.get(i, call.outputs) - call(spiking.of(i))
+            x, missing = (
+                ops.convert_to_numpy(ops.cast(y, "float32")).reshape(-1, y.shape[-1])
+                for y in (rows(spiking.get(i, call.inputs[0])), missing)
+            )
+            every = max(1, len(x) // wanted)
+            fit.add(x[::every], missing[::every])
+        kernel, bias = fit.solve(RIDGE)
+        _add(layer.kernel, kernel.reshape(layer.kernel.shape))
+        if layer.use_bias:
+            _add(layer.bias, bias)
+
+    def _rescale(
+        self, layer: Any, offset: Any, scaled: Any, call: Call, analog: Store, spiking: Store
+    ) -> None:
+        """Gives each channel behind a layer the mean and deviation that it has in the analog network."""
+        wanted, actual = _Moments(), _Moments()
+        for i in range(len(self.batches)):
+            wanted.add(analog.get(i, call.outputs), _output_axis(layer))
+            actual.add(call(spiking.of(i)), _output_axis(layer))
         gain = np.ones_like(actual.mean)
-        scaled = _gain(layer)
-        if self.settings.correction == "affine" and scaled is not None:
+        if scaled is not None:
             ratio = np.sqrt(wanted.variance / np.maximum(actual.variance, 1e-30))
             # A channel (nearly) without variance tells nothing.
             known = wanted.variance > 1e-12 * (1 + wanted.mean**2)
             gain = np.where(known, np.clip(ratio, 1 / LARGEST_GAIN, LARGEST_GAIN), 1.0)
             scaled.assign(ops.convert_to_numpy(scaled) * gain.astype(np.float32))
-        offset = _offset(layer)
         before = ops.convert_to_numpy(offset) * gain
         offset.assign((before + wanted.mean - gain * actual.mean).astype(np.float32))
+
+
+def _calls(graph: Graph) -> collections.Counter[int]:
+    """How often each operation is called, by id."""
+    return collections.Counter(id(call.op) for call in graph.calls)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -468,7 +506,7 @@ def _sample(x: Any, axis: int, share: int) -> np.ndarray:
     return x[:: max(1, len(x) // wanted)]
 
 
-# --- layers with an offset ----------------------------------------------------------------------
+# --- layers between sites -----------------------------------------------------------------------
 
 _WITH_BIAS = (
     layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.Conv1DTranspose,
@@ -504,6 +542,47 @@ def _output_axis(layer: Any) -> int:
 
 def _channel_axis() -> int:
     return 1 if keras.config.image_data_format() == "channels_first" else -1
+
+
+def _rows_of(layer: Any) -> Callable[[Any], Any] | None:
+    """Turns a layer's input into what its kernel, flattened, is multiplied with; None for other layers."""
+    if getattr(layer, "activation", None) not in (None, keras.activations.linear):
+        return None
+    if type(layer) is layers.Dense:
+        return lambda x: x
+    if type(layer) is not layers.Conv2D or layer.groups != 1 or _output_axis(layer) != -1:
+        return None
+    return lambda x: ops.image.extract_patches(
+        x, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding, layer.data_format
+    )
+
+
+def _add(variable: keras.Variable, change: np.ndarray) -> None:
+    variable.assign(ops.convert_to_numpy(variable) + change.astype(np.float32))
+
+
+class _LeastSquares:
+    """Y = X W + b by ridge regression, from the moments of the rows added so far."""
+
+    def __init__(self) -> None:
+        self._square = self._product = np.zeros(())
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        x = np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
+        self._square = self._square + (x.T @ x).astype(float)
+        self._product = self._product + (x.T @ y).astype(float)
+
+    def solve(self, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+        """W and b for a ridge relative to the mean variance of X."""
+        square, product = (a / self._square[-1, -1] for a in (self._square, self._product))
+        x_mean, y_mean = square[-1, :-1], product[-1]
+        covariance = square[:-1, :-1] - np.outer(x_mean, x_mean)
+        variance = max(float(np.mean(np.diag(covariance))), 1e-30)
+        W = np.linalg.solve(
+            covariance + ridge * variance * np.eye(len(covariance)),
+            product[:-1] - np.outer(x_mean, y_mean),
+        )
+        return W, y_mean - x_mean @ W
 
 
 class _Moments:

@@ -122,23 +122,3 @@ def scores_and_spikes(
 def per_image(spikes: Any) -> np.ndarray:
     """Spikes (layers, images) summed over layers, in int64: a large network can fire more than an int32 counts."""
     return ops.convert_to_numpy(spikes).sum(axis=0, dtype=np.int64)
-
-
-def compiled_forward(
-    model: keras.Model, prepare: Callable[[Any], Any] = lambda images: images
-) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Runs `model` through the backend's compiler, and counts spikes where there are FS layers.
-
-    Args:
-        model, prepare: as for `scores_and_spikes`.
-
-    Returns:
-        A function of a batch of images that gives scores and int64 spikes per image, as numpy arrays.
-    """
-    forward = ONE.compiled(scores_and_spikes(model, prepare))
-
-    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        ((scores, spikes),) = forward([(images,)])
-        return ops.convert_to_numpy(scores), per_image(spikes)
-
-    return run

@@ -70,7 +70,7 @@ class Call:
         return isinstance(self.op, FSActivation)
 
     def __call__(self, tensors: Callable[[Value], Any]) -> Any:
-        """Runs the operation with `tensors(value)` in place of each input value."""
+        """Runs the operation with `tensors(value)` in place of each value among its arguments."""
         args, kwargs = keras.tree.map_structure(
             lambda x: tensors(x) if isinstance(x, Value) else x, self.arguments
         )
@@ -107,8 +107,8 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
         inputs: arrays in the structure that the model takes; they give sizes that it leaves open.
 
     Raises:
-        ConversionError: a subclassed model, a size that stays unknown, FS-neurons inside a layer that
-            can't be taken apart, or no FS-neurons at all.
+        ConversionError: a subclassed model, a size that stays unknown, or FS-neurons inside a layer that
+            can't be taken apart.
     """
     if not _is_rewritable(model):
         raise ConversionError(
@@ -159,9 +159,19 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
     ]
     structure = keras.tree.pack_sequence_as(input_structure(model), flat)
     outputs = visit(model, "", structure)
-    if not any(call.is_site for call in calls):
-        raise ConversionError(f"model {model.name!r} has no FS layer: convert it first")
     return Graph(tuple(values), tuple(flat), tuple(calls), outputs)
+
+
+def trace_spiking(model: keras.Model, inputs: Any = None) -> Graph:
+    """As `trace`, of a model with FS-neurons.
+
+    Raises:
+        ConversionError: as `trace`, or the model has no FS-neurons.
+    """
+    graph = trace(model, inputs)
+    if not graph.sites:
+        raise ConversionError(f"model {model.name!r} has no FS layer: convert it first")
+    return graph
 
 
 def _refuse_hidden_neurons(op: Any, name: str) -> None:

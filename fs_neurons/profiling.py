@@ -456,7 +456,7 @@ def profile(
     while several := list(itertools.islice(rounds, distribution.replicas)):
         if not collectors:
             inputs = several[0].inputs
-            network = graph.trace(snn, inputs)
+            network = graph.trace_spiking(snn, inputs)
             edges = _edges(histogram_range, [call.op.parameters for call in network.sites])
             collectors = [
                 _Collector(call, fan)

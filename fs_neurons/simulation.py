@@ -179,7 +179,7 @@ def simulate(
     run: _Run | None = None
     outputs = []
     for inputs, count in batches:
-        run = run or _Run(graph.trace(snn, inputs), raster)
+        run = run or _Run(graph.trace_spiking(snn, inputs), raster)
         batch = run.batch(inputs, count)
         outputs.append(keras.tree.map_structure(lambda x: x[:count], batch))  # noqa: B023
         bar.add(count)

@@ -1,3 +1,4 @@
+import dataclasses
 import csv
 import os
 import random
