@@ -3,11 +3,11 @@
     python -m experiments.finetune --models=resnet20 --steps=3
     python -m experiments.finetune --models=resnet8 --data=digits --steps=2 --epochs=3
 
-Calibrates each network on training images, then trains what was converted further to give the outputs of the
-network that it came from, which needs no labels: weights and, unless --nolearn_ranges, the range alpha of
-every channel. Writes NAME_kK.keras to --models_dir and
-a row per network and K to finetune.json in --output_dir, where rows of other runs stay. A killed run is
-continued by the same command with --resume.
+Calibrates each network on training images, then trains what was converted further: weights and, unless
+--nolearn_ranges, the range alpha of every channel. What it learns are the outputs of the network that it came
+from and, for --label_share of the loss, the labels; with --label_share=0 it needs none. Writes NAME_kK.keras to
+--models_dir and a row per network and K to finetune.json in --output_dir, where rows of other runs stay. A
+killed run is continued by the same command with --resume.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ from fs_neurons.files import params_dir
 FLAGS = flags.FLAGS
 flags.DEFINE_list("models", ["resnet8"], "Networks to fine-tune.")
 flags.DEFINE_list("steps", ["3"], "Numbers of steps K.")
-flags.DEFINE_integer("epochs", 6, "Passes over the training set.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 0.02, "Peak learning rate.", lower_bound=0)
+flags.DEFINE_integer("epochs", 10, "Passes over the training set.", lower_bound=1)
+flags.DEFINE_float("learning_rate", 0.1, "Peak learning rate.", lower_bound=0)
+flags.DEFINE_float(
+    "label_share", 0.3, "Share of the labels in the loss.", lower_bound=0, upper_bound=1
+)
 flags.DEFINE_bool("learn_ranges", True, "Whether the ranges alpha are trained too.")
 flags.DEFINE_integer("images", 1000, "Training images to calibrate on.", lower_bound=16)
 flags.DEFINE_integer(
@@ -90,10 +93,11 @@ def finetune(
         learning_rate=FLAGS.learning_rate,
         schedule="one_cycle",
         nesterov=True,
-        weight_decay=5e-4,
+        weight_decay=1e-4,
         average_from=0.6,
         policy="mixed_bfloat16",
         average_epochs=0.5,
+        label_share=FLAGS.label_share,
     )
     checkpoint = folder / f"{stem}.checkpoint.npz"
     history = training.train(
@@ -115,6 +119,7 @@ def finetune(
         "snn": round(100 * tuned.accuracy, 4),
         "spikes_per_neuron": tuned.spikes_per_image / neurons,
         "epochs": FLAGS.epochs,
+        "label_share": FLAGS.label_share,
         "training_images": len(train_set),
         "minutes": round(sum(row["seconds"] for row in history) / 60, 1),
         "command": shlex.join(["python", "-m", "experiments.finetune", *sys.argv[1:]]),

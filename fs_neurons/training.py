@@ -56,6 +56,7 @@ class Recipe:
             kept and becomes the result; 1.0 for none.
         average_epochs: time constant of that average.
         policy: Keras dtype policy of the training graph; weights are float32 in either case.
+        label_share: of the loss where there is a teacher; the rest is the teacher's.
     """
 
     epochs: int
@@ -68,6 +69,7 @@ class Recipe:
     batch_size: int = 128
     momentum: float = 0.9
     average_epochs: float = 2.0
+    label_share: float = 0.0
 
     def changed(
         self,
@@ -130,9 +132,9 @@ def train(
         seed: of order, crops and flips; set Keras' own seed before building the model.
         checkpoint: file that is replaced atomically after each epoch; None keeps none.
         resume: continue from `checkpoint` when it exists.
-        teacher: network whose outputs are learned in place of the labels: the loss is the cross-entropy
-            of its softmax and the model's, both with logits divided by TEMPERATURE (Hinton, Vinyals
-            and Dean, 2015).
+        teacher: network whose outputs are learned in place of the labels, or besides them: the loss is
+            the cross-entropy of its softmax and the model's, both with logits divided by TEMPERATURE,
+            times TEMPERATURE squared (Hinton, Vinyals and Dean, 2015).
         evaluate_every: epochs between measurements of test accuracy; the last is always measured.
         on_epoch: called with each new row of the history.
         verbose: whether to show a progress bar per epoch.
@@ -279,15 +281,13 @@ def _stepper(
     raise RuntimeError("training runs on the TensorFlow and JAX backends: set KERAS_BACKEND")
 
 
-def _loss_and_hits(labels, logits, taught=None):
+def _loss_and_hits(labels, logits, taught=None, label_share=0.0):
     logits = ops.cast(logits, "float32")
-    if taught is None:
-        loss = ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True))
-    else:
+    loss = ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+    if taught is not None:
         target = ops.softmax(ops.cast(taught, "float32") / TEMPERATURE)
-        loss = ops.mean(
-            ops.categorical_crossentropy(target, logits / TEMPERATURE, from_logits=True)
-        )
+        soft = ops.categorical_crossentropy(target, logits / TEMPERATURE, from_logits=True)
+        loss = label_share * loss + (1 - label_share) * TEMPERATURE**2 * ops.mean(soft)
     hits = ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32"))
     return loss, ops.mean(ops.cast(hits, "float32"))
 
@@ -363,7 +363,8 @@ class _TensorFlowStepper(_Stepper):
             trainable = [v.value for v in self.twin.trainable_variables]
             taught = self.taught(images)
             with tf.GradientTape() as tape:
-                loss, hits = _loss_and_hits(labels, self.twin(images, training=True), taught)
+                logits = self.twin(images, training=True)
+                loss, hits = _loss_and_hits(labels, logits, taught, recipe.label_share)
             gradients = tape.gradient(loss, trainable)
             for weight, velocity, gradient in zip(trainable, self.velocity, gradients, strict=True):
                 new, moved = _descend(recipe, weight, velocity, gradient, rate)
@@ -450,7 +451,7 @@ class _JaxStepper(_Stepper):
 
         def loss_of(trainable, other, images, labels):
             logits, other = self.twin.stateless_call(trainable, other, images, training=True)
-            loss, hits = _loss_and_hits(labels, logits, self.taught(images))
+            loss, hits = _loss_and_hits(labels, logits, self.taught(images), recipe.label_share)
             return loss, (hits, other)
 
         def step(state, images, labels, rate, average):
