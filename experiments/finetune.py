@@ -54,10 +54,10 @@ def main(argv: list[str]) -> None:
         train_set = datasets.load(test_set.name, "train", FLAGS.data_dir).take(FLAGS.training_limit)
         stem = "finetune" if test_set.name == "cifar10" else f"finetune_{test_set.name}"
         path = pathlib.Path(FLAGS.output_dir) / f"{stem}.json"
-        rows = results.read_json(path)["rows"] if path.exists() else []
         for name in FLAGS.models:
             for K in map(int, FLAGS.steps):
                 row = finetune(name, K, train_set, test_set)
+                rows = results.read_json(path)["rows"] if path.exists() else []
                 rows = [r for r in rows if (r["network"], r["K"]) != (name, K)] + [row]
                 made_by = results.provenance(f"{test_set.name} test set", len(test_set))
                 results.write_json(path, {**made_by, "rows": rows})
