@@ -12,7 +12,7 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help reproduce test test_jax lint report table1 table2 figure1 figure2 figure3 figure4 figure5 \
+.PHONY: help reproduce test test_jax test_torch lint report table1 table2 figure1 figure2 figure3 figure4 figure5 \
 	figure6a figure6b figure6c figure6d swish_sets efficiency pareto finetune benchmark clean
 .DEFAULT_GOAL := help
 
@@ -21,14 +21,18 @@ help:  ## this list
 
 reproduce: table2  ## install, then Table 2 and its plot from the shipped weights (a few minutes)
 
+# Two processes, files as they are; each keeps to one thread, see tests/conftest.py.
+PYTEST := $(RUN) -m pytest -n 2 --dist loadfile
 test: $(VENV)/installed  ## install, then all tests
-	$(RUN) -m pytest tests
+	$(PYTEST) tests
 
-# What does not need TensorFlow, on another backend.
+# What does not need TensorFlow, on the other backends.
 CORE := neuron layers pooling folding simulation profiling comparison rate_coding conversion evaluation
-test_jax: $(VENV)/installed  ## the tests of the core modules on JAX
-	$(RUN) -m pip install --quiet --editable ".[jax]"
-	KERAS_BACKEND=jax $(RUN) -m pytest $(CORE:%=tests/test_%.py)
+test_jax test_torch: test_%: $(VENV)/installed
+	$(RUN) -m pip install --quiet --editable ".[$*]" $(TORCH)
+	KERAS_BACKEND=$* $(PYTEST) $(CORE:%=tests/test_%.py)
+test_jax:  ## the tests of the core modules on JAX
+test_torch:  ## the tests of the core modules on PyTorch; TORCH=torch==2.13.0 for that version
 
 lint: $(VENV)/linters  ## style and types: ruff and mypy
 	$(RUN) -m ruff check .

@@ -38,14 +38,14 @@ from fs_neurons.files import params_dir
 from fs_neurons.rate_coding import firing_thresholds
 from fs_neurons.saved import load_model
 
-# In the order of the table, every one with what the one before has. The last two are for ReLU networks as well as
-# for others, the first five for ReLU networks only.
+# In the order of the table, every one with what the one before has; for ReLU networks only, but for the first.
 RELU_METHODS = {
     "paper": None,
     "layer": Settings(granularity="layer", rounding="down", correction="none"),
     "nearest": Settings(granularity="layer", correction="none"),
     "channel": Settings(correction="none"),
     "mean": Settings(correction="mean"),
+    "deviation": Settings(correction="affine"),
 }
 METHODS = (*RELU_METHODS, "calibrated", "fitted", "finetuned", "rate")
 TITLES = {
@@ -54,7 +54,8 @@ TITLES = {
     "nearest": "+ rounding to nearest",
     "channel": "+ range per channel",
     "mean": "+ mean of each channel",
-    "calibrated": "+ deviation of each channel",
+    "deviation": "+ deviation of each channel",
+    "calibrated": "+ weights by least squares",
     "fitted": "fitted sets",
     "finetuned": "fine-tuned",
     "rate": "rate coding",
@@ -247,9 +248,10 @@ def plot(rows: list[dict[str, Any]], published: tuple[Published, ...]) -> plt.Fi
     figure, axes = plt.subplots(
         2, len(names), figsize=(3.2 * len(names) + 1.5, 6), squeeze=False, layout="constrained"
     )
-    colors = plt.get_cmap("viridis")(np.linspace(0, 0.85, 6))
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(RELU_METHODS) + 1))
     styles = {
-        **{method: {"color": color, "marker": "o"} for method, color in zip(METHODS[:6], colors, strict=True)},
+        **{method: {"color": color, "marker": "o"}
+           for method, color in zip((*RELU_METHODS, "calibrated"), colors, strict=True)},
         "fitted": {"color": "tab:green", "marker": "s"},
         "finetuned": {"color": "tab:red", "marker": "D", "linestyle": ""},
         "rate": {"color": PAPER, "marker": "."},

@@ -52,8 +52,8 @@ SPREAD = 1e-3
 # Sites whose distributions differ by less than this (Kolmogorov-Smirnov) share a set.
 SAME_DISTRIBUTION = 0.03
 LARGEST_GAIN = 2.0
-# Of the least squares for weights: ridge, relative to the mean variance of the inputs, and rows per unknown.
-RIDGE, ROWS_PER_UNKNOWN = 0.01, 200
+# Of the least squares for weights: ridges to choose from, relative to the mean variance of the inputs.
+RIDGES, ROWS_PER_UNKNOWN = (0.01, 0.1, 1.0, 10.0), 200
 # Of the search for the spike penalty that meets a target.
 PENALTIES, SEARCH_ROUNDS, TARGET_TOLERANCE = (1e-3, 1.0), 6, 0.02
 
@@ -324,30 +324,47 @@ class _Calibration:
 
     def _correct(self, call: Call, analog: Store, spiking: Store) -> None:
         layer, correction = call.op, self.settings.correction
-        if correction == "weights" and (rows := _rows_of(layer)) is not None:
-            self._refit(layer, rows, call, analog, spiking)
+        if correction == "weights" and self._refit(call, analog, spiking):
             self.refitted.add(call.outputs)
         elif correction != "none" and (offset := _offset(layer)) is not None:
             rescale = correction != "mean" and call.inputs[0] not in self.refitted
             self._rescale(layer, offset, _gain(layer) if rescale else None, call, analog, spiking)
 
-    def _refit(self, layer: Any, rows: Callable, call: Call, analog: Store, spiking: Store) -> None:
-        """Adds to kernel and bias what brings the layer's output nearest to that of the analog network."""
-        fit = _LeastSquares()
-        unknowns = math.prod(layer.kernel.shape[:-1]) + 1
-        wanted = ROWS_PER_UNKNOWN * unknowns // len(self.batches) + 1
-        for i in range(len(self.batches)):
+    def _refit(self, call: Call, analog: Store, spiking: Store) -> bool:
+        """Adds to kernel and bias what brings the layer's output nearest to that of the analog network.
+
+        Returns whether it could: not for every kind of layer, nor where what fits half of the images does
+        not help the other half.
+        """
+        layer = call.op
+        rows = _rows_of(layer)
+        if rows is None:
+            return False
+        inputs, outputs = math.prod(layer.kernel.shape[:-1]), layer.kernel.shape[-1]
+        fit = _LeastSquares(inputs, outputs)
+        wanted = ROWS_PER_UNKNOWN * (inputs + 1) // len(self.batches) + 1
+        for i, batch in enumerate(self.batches):
             missing = analog.get(i, call.outputs) - call(spiking.of(i))
             x, missing = (
-                ops.convert_to_numpy(ops.cast(y, "float32")).reshape(-1, y.shape[-1])
+                ops.convert_to_numpy(ops.cast(y, "float32")).reshape(len(batch[0]), -1, y.shape[-1])
                 for y in (rows(spiking.get(i, call.inputs[0])), missing)
             )
-            every = max(1, len(x) // wanted)
-            fit.add(x[::every], missing[::every])
-        kernel, bias = fit.solve(RIDGE)
-        _add(layer.kernel, kernel.reshape(layer.kernel.shape))
+            # An odd number meets all columns of a feature map.
+            every = max(1, x.shape[0] * x.shape[1] // wanted) | 1
+            for half in range(2):
+                images = slice((i + half) % 2, None, 2)
+                fit.add(
+                    x[images, ::every].reshape(-1, inputs),
+                    missing[images, ::every].reshape(-1, outputs),
+                    half,
+                )
+        W = fit.solve()
+        if W is None:
+            return False
+        _add(layer.kernel, W[:-1].reshape(layer.kernel.shape))
         if layer.use_bias:
-            _add(layer.bias, bias)
+            _add(layer.bias, W[-1])
+        return True
 
     def _rescale(
         self, layer: Any, offset: Any, scaled: Any, call: Call, analog: Store, spiking: Store
@@ -562,27 +579,46 @@ def _add(variable: keras.Variable, change: np.ndarray) -> None:
 
 
 class _LeastSquares:
-    """Y = X W + b by ridge regression, from the moments of the rows added so far."""
+    """Y = X W + b by ridge regression, from the moments of rows in two halves."""
 
-    def __init__(self) -> None:
-        self._square = self._product = np.zeros(())
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self._square = np.zeros((2, inputs + 1, inputs + 1))
+        self._product = np.zeros((2, inputs + 1, outputs))
 
-    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+    def add(self, x: np.ndarray, y: np.ndarray, half: int) -> None:
         x = np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
-        self._square = self._square + (x.T @ x).astype(float)
-        self._product = self._product + (x.T @ y).astype(float)
+        self._square[half] += x.T @ x
+        self._product[half] += x.T @ y
 
-    def solve(self, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-        """W and b for a ridge relative to the mean variance of X."""
-        square, product = (a / self._square[-1, -1] for a in (self._square, self._product))
-        x_mean, y_mean = square[-1, :-1], product[-1]
-        covariance = square[:-1, :-1] - np.outer(x_mean, x_mean)
-        variance = max(float(np.mean(np.diag(covariance))), 1e-30)
-        W = np.linalg.solve(
-            covariance + ridge * variance * np.eye(len(covariance)),
-            product[:-1] - np.outer(x_mean, y_mean),
+    def solve(self) -> np.ndarray | None:
+        """W with b as its last row, with the ridge for which either half predicts the other best.
+
+        None where no prediction is better than Y = 0.
+        """
+        losses = [sum(self._loss(half, ridge) for half in range(2)) for ridge in RIDGES]
+        if not min(losses) < 0:
+            return None
+        return _ridge_regression(
+            self._square.sum(axis=0), self._product.sum(axis=0), RIDGES[int(np.argmin(losses))]
         )
-        return W, y_mean - x_mean @ W
+
+    def _loss(self, half: int, ridge: float) -> float:
+        """Squared error on one half of the fit to the other, less that of Y = 0."""
+        W = _ridge_regression(self._square[1 - half], self._product[1 - half], ridge)
+        return float(np.sum(W * (self._square[half] @ W - 2 * self._product[half])))
+
+
+def _ridge_regression(square: np.ndarray, product: np.ndarray, ridge: float) -> np.ndarray:
+    """W of Y = X W from X'X and X'Y, where the last column of X is 1 and its weight free."""
+    square, product = square / square[-1, -1], product / square[-1, -1]
+    mean = square[-1, :-1]
+    covariance = square[:-1, :-1] - np.outer(mean, mean)
+    variance = max(float(np.mean(np.diag(covariance))), 1e-30)
+    W = np.linalg.solve(
+        covariance + ridge * variance * np.eye(len(covariance)),
+        product[:-1] - np.outer(mean, product[-1]),
+    )
+    return np.concatenate([W, (product[-1] - mean @ W)[None]])
 
 
 class _Moments:

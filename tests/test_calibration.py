@@ -1,5 +1,7 @@
 """Calibration against numpy, on a trained network, and its refusals."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -8,8 +10,8 @@ from hypothesis import strategies as st
 from keras import layers
 
 import fs_neurons as fs
-from fs_neurons import datasets, models, neuron
-from fs_neurons.calibration import best_alpha
+from fs_neurons import calibration, datasets, models, neuron
+from fs_neurons.calibration import Settings, best_alpha
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,44 @@ def test_channel_means_are_those_of_the_network(model, images):
         part = keras.Model(network.inputs, network.get_layer(name).output)
         means.append(np.asarray(part(images)).mean(axis=(0, 1, 2)))
     assert means[1] == pytest.approx(means[0], abs=1e-3)
+
+
+def test_least_squares_equal_those_of_numpy(monkeypatch):
+    monkeypatch.setattr(calibration, "RIDGES", (1e-12,))
+    random = np.random.default_rng(0)
+    x, noise = random.normal(2, 1, (300, 5)), random.normal(0, 0.1, (300, 3))
+    y = x @ random.normal(size=(5, 3)) + 4 + noise
+    fit = calibration._LeastSquares(5, 3)
+    for half in range(2):
+        fit.add(x[half::2], y[half::2], half)
+    expected, *_ = np.linalg.lstsq(np.c_[x, np.ones(300)], y, rcond=None)
+    assert fit.solve() == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_half_of_the_images_can_not_predict_is_left_alone():
+    random = np.random.default_rng(0)
+    fit = calibration._LeastSquares(40, 3)
+    for half in range(2):
+        fit.add(random.normal(size=(50, 40)), random.normal(size=(50, 3)), half)
+    assert fit.solve() is None
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_a_refitted_convolution_gives_what_the_original_gave(padding):
+    """Behind a site that halves its output the weights have to double."""
+    inputs = keras.Input((9, 7, 2))
+    x = layers.Conv2D(3, 2, strides=2, activation="relu")(inputs)
+    conv = layers.Conv2D(4, (2, 3), strides=(1, 2), padding=padding, use_bias=False, name="conv")
+    model = keras.Model(inputs, conv(x))
+    half = dataclasses.replace(fs.relu_parameters(12, 32.0), d=fs.relu_parameters(12, 16.0).d)
+    x = np.random.default_rng(0).normal(size=(64, 9, 7, 2)).astype(np.float32)
+    (site,) = fs.find_sites(model)
+    run = calibration._Calibration(model, {site: half}, [[x]], Settings(steps=12))
+    run._fit = lambda layer, call, spiking: setattr(layer, "parameters", half)
+    snn = run.run()
+    assert np.asarray(snn.get_layer("conv").kernel) == pytest.approx(
+        2 * np.asarray(conv.kernel), rel=0.05, abs=0.05
+    )
 
 
 def test_calibrated_networks_are_simulated_compared_and_saved(model, images, tmp_path):
