@@ -47,7 +47,13 @@ setup(
         "scikit-learn>=1.4",  # ships the digits
     ],
     extras_require={
-        "test": ["pytest>=8.0", "pytest-xdist>=3.5", "hypothesis>=6.100", "setuptools>=70", "wheel"],
+        "test": [
+            "pytest>=8.0",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6.100",
+            "setuptools>=70",
+            "wheel",
+        ],
         "export": ["tf2onnx>=1.16", "onnxruntime>=1.17", "ai-edge-litert>=1.2"],
         "jax": ["jax>=0.4.30"],
         "torch": ["torch>=2.6"],

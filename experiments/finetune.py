@@ -18,7 +18,7 @@ import sys
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 from tabulate import tabulate
 
 import fs_neurons as fs
@@ -102,7 +102,7 @@ def finetune(
     checkpoint = folder / f"{stem}.checkpoint.npz"
     history = training.train(
         snn, train_set, test_set, recipe, seed=FLAGS.seed, checkpoint=checkpoint,
-        resume=FLAGS.resume, teacher=model, on_epoch=_log, verbose=sys.stderr.isatty(),
+        resume=FLAGS.resume, teacher=model, on_epoch=training.log_epoch, verbose=sys.stderr.isatty(),
     )  # fmt: skip
     tuned = evaluate(snn, test_set, batch_size=FLAGS.batch_size)
     neurons = fs.conversion_report(snn).neurons
@@ -139,14 +139,6 @@ def as_table(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]  # fmt: skip
     return tabulate(cells, header, disable_numparse=True, colalign=("left", *["right"] * 9))
-
-
-def _log(row: dict) -> None:
-    test = "" if row["test_accuracy"] is None else f", test accuracy {row['test_accuracy']:.2%}"
-    logging.info(
-        "epoch %d: loss %.4f, train accuracy %.2f%%%s, %.0f s",
-        row["epoch"], row["loss"], 100 * row["train_accuracy"], test, row["seconds"],
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
         path = pathlib.Path(FLAGS.output_dir) / stem
         file = path.with_suffix(".json")
         rows = results.read_json(file)["rows"] if file.exists() else []
-        for name in FLAGS.models or trained(data.name):
+        for name in FLAGS.models or models.shipped(data.name):
             for row in measure(name, models.pretrained(name, data.name), data, images):
                 key = _key(row)
                 rows = [*(r for r in rows if _key(r) != key), row]
@@ -126,18 +126,6 @@ def main(argv: list[str]) -> None:
     print(as_table(sorted(rows, key=_key)))
     save(plot(rows, PUBLISHED if data.name == "cifar10" else ()), path.with_suffix(".png"))
     print(f"Written to {path}.json and .png")
-
-
-def trained(data: str) -> list[str]:
-    """Networks whose weights are shipped."""
-    found = []
-    for name in models.NETWORKS:
-        try:
-            models.pretrained(name, data)
-        except FileNotFoundError:
-            continue
-        found.append(name)
-    return found
 
 
 def measure(

@@ -17,7 +17,7 @@ import shlex
 import sys
 
 import keras
-from absl import app, flags, logging
+from absl import app, flags
 
 from fs_neurons import datasets, models, training
 from fs_neurons.files import params_dir, write_atomically
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
             seed=FLAGS.seed,
             checkpoint=checkpoint,
             resume=FLAGS.resume,
-            on_epoch=_log,
+            on_epoch=training.log_epoch,
         )
     except (datasets.DatasetUnavailable, training.CheckpointError) as error:
         sys.exit(f"train_cifar10: {error}")
@@ -96,14 +96,6 @@ def main(argv: list[str]) -> None:
     print(
         f"{FLAGS.model} on {FLAGS.data}: test accuracy {summary['test_accuracy']:.2%}, written to {weights}"
     )
-
-
-def _log(row: dict) -> None:
-    test = "" if row["test_accuracy"] is None else f", test accuracy {row['test_accuracy']:.2%}"
-    logging.info(
-        "epoch %d: loss %.4f, train accuracy %.2f%%%s, %.0f s",
-        row["epoch"], row["loss"], 100 * row["train_accuracy"], test, row["seconds"],
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -49,6 +49,11 @@ def weights_path(name: str, data: str = "cifar10") -> pathlib.Path:
     return params_dir() / data / f"{name}.weights.h5"
 
 
+def shipped(data: str = "cifar10") -> list[str]:
+    """Names of the networks with trained weights for a data set."""
+    return [name for name in NETWORKS if weights_path(name, data).exists()]
+
+
 def pretrained(name: str, data: str = "cifar10") -> keras.Model:
     """The network `name` with its trained weights.
 
