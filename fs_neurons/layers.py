@@ -121,15 +121,15 @@ class FSActivation(keras.layers.Layer):
             )
 
     def call(self, x: Any) -> Any:
-        x = self.in_units(x)
         recording = _records.get()
         if recording is None:
-            y = neuron.response(x, self.parameters)
+            y = neuron.response(x, self.parameters, self.scale, self.axis)
         else:
             records, measure = recording
-            y, spikes = measure(x, self.parameters)
+            y, spikes = measure(self.in_units(x), self.parameters)
+            y = self.out_of_units(y)
             records.append(SiteRecord(self, tuple(x.shape), spikes))
-        return ops.cast(self.out_of_units(y), self.compute_dtype)
+        return ops.cast(y, self.compute_dtype)
 
     def in_units(self, x: Any) -> Any:
         """Gate inputs over the scale of their channel: what `parameters` are for."""

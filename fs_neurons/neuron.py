@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -210,7 +211,7 @@ def shift_relu(x: Any, K: int) -> np.ndarray:
 # --- public functions ---------------------------------------------------------------------------
 
 
-def response(x: Any, parameters: FSParameters) -> Any:
+def response(x: Any, parameters: FSParameters, scale: Any = None, axis: int = -1) -> Any:
     """Output of FS-neurons, equation (3): the sum of d(t) z(t).
 
     Differentiable with a surrogate: see `surrogate_derivative`.
@@ -218,11 +219,22 @@ def response(x: Any, parameters: FSParameters) -> Any:
     Args:
         x: gate inputs, any shape; cast to float32.
         parameters: T, h, d.
+        scale: float32 tensor (channels,): T, h and d of channel c are multiplied by scale[c], which
+            gives scale R(x / scale), where R is the response without it.
+        axis: of the channels.
 
     Returns:
         float32 tensor of the same shape. NaN gives NaN.
     """
-    return _differentiable(parameters)(_float32(x))
+    x = _float32(x)
+    if scale is None:
+        return _differentiable(parameters)(x)
+    shape = ops.shape(x)
+    behind = math.prod(shape[axis % len(shape) + 1 :])
+    rows = ops.reshape(x, (-1, scale.shape[0], behind))
+    scale = ops.reshape(scale, (-1,))  # a custom gradient takes tensors, not the variable itself
+    y = _differentiable_scaled(parameters)(rows, scale)
+    return ops.reshape(y, shape)
 
 
 def spike_train(x: Any, parameters: FSParameters) -> Any:
@@ -394,6 +406,26 @@ def _response_and_row_sums(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
     return y, ops.sum(count, axis=1)
 
 
+def _rule(parameters: FSParameters) -> Callable:
+    """The response, as a function of gate inputs, in its fastest form."""
+    rule = _closed_response if _has_closed_form(parameters) else _loop_response
+    return functools.partial(rule, parameters=parameters)
+
+
+def _scaled_response(x: Any, scale: Any, parameters: FSParameters) -> Any:
+    scale = scale[:, None]
+    return _rule(parameters)(x / scale) * scale
+
+
+def _scaled_derivatives(
+    x: Any, scale: Any, upstream: Any, parameters: FSParameters
+) -> tuple[Any, Any]:
+    """Of y = scale R(x / scale) with respect to x and, by the product rule, to scale."""
+    x = x / scale[:, None]
+    dx = upstream * _loop_derivative(x, parameters)
+    return dx, ops.sum(upstream * _rule(parameters)(x) - dx * x, axis=(0, 2))
+
+
 def _cached_per_parameters(build: Callable[[FSParameters], Callable]) -> Callable:
     # Sites with the same parameters share a kernel.
     return functools.lru_cache(maxsize=None)(build)
@@ -401,8 +433,17 @@ def _cached_per_parameters(build: Callable[[FSParameters], Callable]) -> Callabl
 
 @_cached_per_parameters
 def _fused_response(parameters: FSParameters) -> Callable:
-    rule = _closed_response if _has_closed_form(parameters) else _loop_response
-    return fuse(functools.partial(rule, parameters=parameters))
+    return fuse(_rule(parameters))
+
+
+@_cached_per_parameters
+def _fused_scaled_response(parameters: FSParameters) -> Callable:
+    return fuse(functools.partial(_scaled_response, parameters=parameters), ranks=(3, 1))
+
+
+@_cached_per_parameters
+def _fused_scaled_derivatives(parameters: FSParameters) -> Callable:
+    return fuse(functools.partial(_scaled_derivatives, parameters=parameters), ranks=(3, 1, 3))
 
 
 @_cached_per_parameters
@@ -431,6 +472,22 @@ def _differentiable(parameters: FSParameters) -> Callable:
             if upstream is None:
                 (upstream,) = args
             return upstream * surrogate_derivative(x, parameters)
+
+        return y, backward
+
+    return forward
+
+
+@_cached_per_parameters
+def _differentiable_scaled(parameters: FSParameters) -> Callable:
+    @ops.custom_gradient
+    def forward(x, scale):
+        y = _fused_scaled_response(parameters)(x, scale)
+
+        def backward(*args, upstream=None):
+            if upstream is None:
+                (upstream,) = args
+            return _fused_scaled_derivatives(parameters)(x, scale, upstream)
 
         return y, backward
 

@@ -146,3 +146,27 @@ def test_scale_of_a_channel_in_mixed_precision_and_its_gradient():
     expected = ops.cast(layer(rounded), "bfloat16")
     assert (ops.convert_to_numpy(ops.cast(half(x) == expected, "int32")) == 1).all()
     assert layer.trainable_variables == [layer.scale]
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="uses TensorFlow's gradient tape"
+)
+def test_gradients_of_inputs_and_scale_are_those_of_the_composition():
+    import tensorflow as tf
+
+    p = fs.relu_parameters(3, 1.0, "nearest")
+    x = tf.constant(np.random.default_rng(0).normal(1, 2, (5, 4, 3)).astype(np.float32))
+    layer = fs.FSActivation(p, "relu", per_channel=True)
+    layer.build(x.shape)
+    layer.scale.assign([0.7, 2.0, 8.0])
+    gradients = []
+    for respond in (
+        layer,
+        lambda x: layer.out_of_units(neuron.response(layer.in_units(x), p)),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(tf.sin(respond(x)))
+        gradients.append(tape.gradient(loss, [x, layer.scale.value]))
+    for fused, composed in zip(*gradients, strict=True):
+        np.testing.assert_allclose(fused, composed, rtol=1e-5, atol=1e-6)

@@ -230,3 +230,16 @@ def test_parameters_are_immutable_and_compare_by_their_numbers():
     assert hash(p) == hash(FSParameters(p.T, p.h, p.d))
     assert p != relu_parameters(4, 9)
     assert p.alpha == 8 and SWISH.alpha is None
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("name", ["relu", "swish_k16_paper"])
+def test_a_scale_per_channel_is_that_of_inputs_and_outputs(name, axis):
+    p = relu_parameters(4, 1.0, "nearest") if name == "relu" else parameters.load(name)
+    scale = np.float32([0.1, 1.0, 3.7, 8.0])
+    x = np.random.default_rng(0).normal(0, 5, (6, 4, 5, 4)).astype(np.float32)
+    x[0, 0, 0, 0] = np.nan
+    along = scale.reshape((-1, 1, 1) if axis == 1 else (-1,))
+    expected, *_ = plain_loop(x / along, p)
+    y = ops.convert_to_numpy(neuron.response(x, p, ops.convert_to_tensor(scale), axis))
+    np.testing.assert_array_equal(y, expected * along)
