@@ -112,8 +112,8 @@ def convert(
             what has to stay is warned of.
         calibration_data: unlabelled inputs that the model was trained for, preprocessed as it takes
             them: an array (a list or dictionary of them for several inputs) or an iterable over
-            batches. Fits every site to its own gate inputs and corrects offsets and scales of the
-            layers in between; see `calibration`. 500 to 1,000 images do.
+            batches. Fits every site to its own gate inputs and the weights of the layers in between to
+            what these gave before; see `calibration`. 500 to 1,000 images do.
         steps: K of all calibrated sites; that of the uncalibrated sets when missing.
         granularity: whether calibrated ReLUs get their range per "channel" or per "layer".
         spike_penalty: what a spike costs in calibration, relative to the squared error of its site;
