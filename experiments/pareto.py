@@ -66,7 +66,7 @@ flags.DEFINE_list("models", None, "Networks; all that have weights when missing.
 flags.DEFINE_multi_enum(
     "method", None, METHODS, "What to measure, may be repeated; all when missing."
 )
-flags.DEFINE_list("steps", ["6", "5", "4", "3"], "Numbers of steps of ReLU networks.")
+flags.DEFINE_list("steps", ["5", "4", "3"], "Numbers of steps of ReLU networks.")
 flags.DEFINE_integer("images", 1000, "Training images to calibrate on.", lower_bound=16)
 flags.DEFINE_integer("rate_images", 500, "Test images of rate coding.", lower_bound=1)
 flags.DEFINE_integer("rate_steps", 128, "Time steps of rate coding.", lower_bound=2)

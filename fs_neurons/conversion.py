@@ -345,6 +345,7 @@ def trace_sites(model: keras.Model) -> list[SiteRecord]:
 
     class Run(keras.Operation):
         def call(self, inputs):
+            records.clear()  # PyTorch's backend calls it several times to find unknown sizes
             return model(inputs, training=False)
 
     inputs = keras.tree.map_structure(

@@ -8,6 +8,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # others run beside this one
     for threads in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(threads, "1")
 
+import keras
 import numpy as np
 import pytest
 
@@ -28,6 +29,18 @@ def plain_loop(x, parameters):
     y[np.isnan(x)] = np.nan
     train = np.stack(spikes, axis=-1)
     return y, train, train.sum(axis=-1).astype(np.int32)
+
+
+@pytest.fixture(autouse=True)
+def no_gradients_on_pytorch(request):
+    """PyTorch's tensors do not become numpy arrays while they carry gradients."""
+    if keras.backend.backend() != "torch" or "trains" in request.node.name:
+        yield
+        return
+    import torch
+
+    with torch.no_grad():
+        yield
 
 
 @pytest.fixture
