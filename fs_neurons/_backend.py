@@ -83,4 +83,5 @@ def bincount(codes: Any, bins: int) -> Any:
         import jax.numpy as jnp
 
         return jnp.bincount(codes, length=bins)
-    return keras.ops.bincount(codes, minlength=bins)
+    # PyTorch refuses codes below 0, such as those made of NaN, which the others leave out.
+    return keras.ops.bincount(keras.ops.where(codes < 0, bins, codes), minlength=bins + 1)[:bins]

@@ -450,6 +450,8 @@ SMALLEST = {"InceptionV3": 75, "Xception": 71}
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keras_applications_are_rebuilt_exactly_and_converted(family):
+    if family == "NASNetMobile" and keras.backend.backend() == "torch":
+        pytest.skip("Keras does not offer NASNetMobile on PyTorch")
     size = SMALLEST.get(family, 32)
     model = getattr(keras.applications, family)(
         weights=None, input_shape=(size, size, 3), classes=10
