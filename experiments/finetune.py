@@ -27,12 +27,13 @@ from experiments.data import load_test_set
 from fs_neurons import datasets, models, training
 from fs_neurons.evaluation import evaluate
 from fs_neurons.files import params_dir
+from fs_neurons.saved import save_model
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("models", ["resnet8"], "Networks to fine-tune.")
 flags.DEFINE_list("steps", ["3"], "Numbers of steps K.")
 flags.DEFINE_integer("epochs", 10, "Passes over the training set.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 0.1, "Peak learning rate.", lower_bound=0)
+flags.DEFINE_float("learning_rate", 0.015, "Peak learning rate.", lower_bound=0)
 flags.DEFINE_float(
     "label_share", 0.3, "Share of the labels in the loss.", lower_bound=0, upper_bound=1
 )
@@ -78,7 +79,7 @@ def finetune(
 ) -> dict[str, Any]:
     """Calibrates, trains and saves one network; its row."""
     folder = pathlib.Path(FLAGS.models_dir) if FLAGS.models_dir else params_dir() / "finetuned"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # for the checkpoint
     stem = f"{name}_k{K}" if train_set.name == "cifar10" else f"{train_set.name}_{name}_k{K}"
     model = models.pretrained(name, train_set.name)
     ann = evaluate(model, test_set, batch_size=FLAGS.batch_size)
@@ -106,9 +107,7 @@ def finetune(
     )  # fmt: skip
     tuned = evaluate(snn, test_set, batch_size=FLAGS.batch_size)
     neurons = fs.conversion_report(snn).neurons
-    partial = folder / f".{stem}.partial.keras"
-    snn.save(partial)
-    partial.replace(folder / f"{stem}.keras")
+    save_model(snn, folder / f"{stem}.keras")
     checkpoint.unlink()
     return {
         "network": name,

@@ -11,6 +11,7 @@ from conftest import ROOT
 import fs_neurons as fs
 from fs_neurons import datasets
 from fs_neurons.evaluation import evaluate
+from fs_neurons.saved import load_model
 
 
 def run(module, *flags, expect=0, **environment):
@@ -136,17 +137,17 @@ def test_efficiency_compares_with_rate_coding(tmp_path):
 
 
 def test_finetune_writes_a_network_that_gives_the_numbers_of_its_row(tmp_path):
-    printed = run("finetune", "--data=digits", "--steps=2", "--epochs=2", "--training_limit=400",
+    printed = run("finetune", "--data=digits", "--steps=1", "--epochs=4", "--training_limit=400",
                   "--images=100", f"--models_dir={tmp_path}", f"--output_dir={tmp_path}",
                   "--verbosity=-1")  # fmt: skip
     (row,) = json.loads((tmp_path / "finetune_digits.json").read_text())["rows"]
-    snn = fs.load_model(tmp_path / "digits_resnet8_k2.keras")
+    snn = load_model(tmp_path / "digits_resnet8_k1.keras")
     result = evaluate(snn, datasets.load("digits", "test"))
     assert 100 * result.accuracy == pytest.approx(row["snn"], abs=1e-3)
     neurons = fs.conversion_report(snn).neurons
     assert result.spikes_per_image / neurons == pytest.approx(row["spikes_per_neuron"])
     assert row["snn"] > row["calibrated"] and f"{row['snn']:.2f}" in printed
-    assert {site.parameters.K for site in snn.layers if isinstance(site, fs.FSActivation)} == {2}
+    assert {site.parameters.K for site in snn.layers if isinstance(site, fs.FSActivation)} == {1}
     assert not list(tmp_path.glob("*.npz"))
 
 
