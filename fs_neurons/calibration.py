@@ -54,6 +54,8 @@ SAME_DISTRIBUTION = 0.03
 LARGEST_GAIN = 2.0
 # Of the least squares for weights: ridges to choose from, relative to the mean variance of the inputs.
 RIDGES, ROWS_PER_UNKNOWN = (0.01, 0.1, 1.0, 10.0), 200
+# Neurons with more inputs are rescaled only: memory grows with the square, time with the third power.
+MOST_UNKNOWNS = 8192
 # Of the search for the spike penalty that meets a target.
 PENALTIES, SEARCH_ROUNDS, TARGET_TOLERANCE = (1e-3, 1.0), 6, 0.02
 
@@ -341,6 +343,8 @@ class _Calibration:
         if rows is None:
             return False
         inputs, outputs = math.prod(layer.kernel.shape[:-1]), layer.kernel.shape[-1]
+        if inputs > MOST_UNKNOWNS:
+            return False
         fit = _LeastSquares(inputs, outputs)
         wanted = ROWS_PER_UNKNOWN * (inputs + 1) // len(self.batches) + 1
         for i, batch in enumerate(self.batches):
