@@ -29,9 +29,7 @@ def fuse(function: Callable[..., Any], ranks: Sequence[int] = (1,)) -> Callable[
     if backend == "tensorflow":
         import tensorflow as tf
 
-        # A partial object has no code of its own: TensorFlow would otherwise take the kernels of
-        # different parameter sets for one function that is traced again and again, and warn.
-        function = functools.partial(function)
+        function = _without_code(function)
         signature = [tf.TensorSpec([None] * rank, tf.float32) for rank in ranks]
         fused = tf.function(function, input_signature=signature, jit_compile=True, autograph=False)
         return lambda *args: function(*args) if _traced_for_onnx() else fused(*args)
@@ -40,6 +38,12 @@ def fuse(function: Callable[..., Any], ranks: Sequence[int] = (1,)) -> Callable[
 
         return jax.jit(function)
     return function
+
+
+def _without_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as an object of its own: TensorFlow takes functions of the same code, such as closures over
+    different parameter sets, for one that is traced again and again, and warns."""
+    return functools.partial(function)
 
 
 def _traced_for_onnx() -> bool:
@@ -64,7 +68,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, autograph=False)
+        return tf.function(_without_code(function), autograph=False)
     if backend == "jax":
         import jax
 
