@@ -55,7 +55,7 @@ TITLES = {
     "channel": "+ range per channel",
     "mean": "+ mean of each channel",
     "deviation": "+ deviation of each channel",
-    "calibrated": "+ weights by least squares",
+    "calibrated": "weights by least squares instead",
     "fitted": "fitted sets",
     "finetuned": "fine-tuned",
     "rate": "rate coding",
@@ -212,7 +212,7 @@ def _row(name, method, K, ann, accuracy, spikes, images, seconds) -> dict[str, A
 
 
 def _key(row: dict[str, Any]) -> tuple:
-    return row["network"], METHODS.index(row["method"]), -row["K"]
+    return list(models.NETWORKS).index(row["network"]), METHODS.index(row["method"]), -row["K"]
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
@@ -264,9 +264,12 @@ def plot(rows: list[dict[str, Any]], published: tuple[Published, ...]) -> plt.Fi
             if mark.network == name:
                 column[0].plot(mark.steps, mark.accuracy, marks[mark.source], color="tab:orange",
                                label=f"published: {mark.source}")  # fmt: skip
-        ticks = [2, 3, 4, 6, 8, 10, 16, 32, 64, 128]
-        column[0].set_xticks(ticks, map(str, ticks))
-        column[0].minorticks_off()
+        for axis, ticks in zip(
+            column, ([2, 3, 4, 5, 6, 8, 10, 16, 32, 64, 128], [0.5, 1, 2, 5, 10]), strict=True
+        ):
+            axis.set_xticks(ticks, map(str, ticks))
+            axis.minorticks_off()
+            axis.set_xlim(0.75 * ticks[0], 1.4 * ticks[-1])
         column[0].set_title(name)
     for axis in axes[:, 0]:
         axis.set_ylabel("test accuracy, %")

@@ -14,7 +14,9 @@ import keras
 from fs_neurons.files import params_dir
 from fs_neurons.models.resnet_cifar import resnet_cifar
 
-__all__ = ["INPUT_SHAPES", "NETWORKS", "build", "pretrained", "resnet_cifar", "weights_path"]
+__all__ = [
+    "INPUT_SHAPES", "NETWORKS", "build", "pretrained", "resnet_cifar", "shipped", "weights_path",
+]  # fmt: skip
 
 NETWORKS = {
     "resnet8": functools.partial(resnet_cifar, 8),
