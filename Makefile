@@ -75,7 +75,7 @@ efficiency: $(VENV)/installed  ## time and spikes of FS-neurons against rate cod
 pareto: $(VENV)/installed  ## accuracy against steps and spikes, calibrated and fine-tuned; and the ablation
 	$(RUN) -m experiments.pareto --verbosity=-1
 
-finetune: $(VENV)/installed  ## fine-tunes ResNet20 at K = 3, without labels
+finetune: $(VENV)/installed  ## trains ResNet20 further, calibrated at K = 3
 	$(RUN) -m experiments.finetune --models=resnet20 --steps=3
 
 benchmark: $(VENV)/installed  ## time of FS-neurons against the activations that they replace

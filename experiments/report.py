@@ -117,7 +117,7 @@ SECTIONS = (
             " networks, and published results, which are not measured here.",
             "make pareto measures it."),
     Section("finetune", "Fine-tuned at very few steps",
-            "Calibrated networks, trained further without labels through the surrogate gradient.",
+            "Calibrated networks, trained further through the surrogate gradient.",
             "python -m experiments.finetune trains and measures it."),
     Section("benchmark", "Time and memory", "Quartiles of the time per gate input, in nanoseconds, and per"
             " image, in milliseconds; and ratios, measured side by side.",
