@@ -1,14 +1,13 @@
 """Fine-tuning of calibrated networks at very few steps, through the surrogate gradient.
 
     python -m experiments.finetune --models=resnet20 --steps=3
-    python -m experiments.finetune --models=resnet20 --steps=4 --target_spikes=0.55
     python -m experiments.finetune --models=resnet8 --data=digits --steps=2 --epochs=3
 
-Calibrates each network on training images, to --target_spikes per neuron if given, then trains what was
-converted further: weights and, unless --nolearn_ranges, the range alpha of every channel. What it learns are
-the outputs of the network that it came from and, for --label_share of the loss, the labels; with
---label_share=0 it needs none. Writes NAME_kK.keras to --models_dir and a row per network and K to finetune.json
-in --output_dir, where rows of other runs stay. A killed run is continued by the same command with --resume.
+Calibrates each network on training images, then trains what was converted further: weights and, unless
+--nolearn_ranges, the range alpha of every channel. What it learns are the outputs of the network that it came
+from and, for --label_share of the loss, the labels; with --label_share=0 it needs none. Writes NAME_kK.keras to
+--models_dir and a row per network and K to finetune.json in --output_dir, where rows of other runs stay. A
+killed run is continued by the same command with --resume.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ from fs_neurons.saved import save_model
 FLAGS = flags.FLAGS
 flags.DEFINE_list("models", ["resnet8"], "Networks to fine-tune.")
 flags.DEFINE_list("steps", ["3"], "Numbers of steps K.")
-flags.DEFINE_float("target_spikes", None, "Spikes per neuron to calibrate for; training adds some.")
 flags.DEFINE_integer("epochs", 10, "Passes over the training set.", lower_bound=1)
 flags.DEFINE_float("learning_rate", 0.015, "Peak learning rate.", lower_bound=0)
 flags.DEFINE_float(
@@ -86,7 +84,7 @@ def finetune(
     model = models.pretrained(name, train_set.name)
     ann = evaluate(model, test_set, batch_size=FLAGS.batch_size)
     images = np.asarray(datasets.standardise(train_set.take(FLAGS.images).images))
-    snn = fs.convert(model, calibration_data=images, steps=K, target_spikes=FLAGS.target_spikes)
+    snn = fs.convert(model, calibration_data=images, steps=K)
     calibrated = evaluate(snn, test_set, batch_size=FLAGS.batch_size)
     if not FLAGS.learn_ranges:
         for layer in snn.layers:
@@ -121,7 +119,6 @@ def finetune(
         "spikes_per_neuron": tuned.spikes_per_image / neurons,
         "epochs": FLAGS.epochs,
         "label_share": FLAGS.label_share,
-        "target_spikes": FLAGS.target_spikes,
         "training_images": len(train_set),
         "minutes": round(sum(row["seconds"] for row in history) / 60, 1),
         "command": shlex.join(["python", "-m", "experiments.finetune", *sys.argv[1:]]),
