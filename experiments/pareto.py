@@ -122,6 +122,11 @@ def main(argv: list[str]) -> None:
                 results.write_json(file, {**made_by, "rows": rows, "published": published})
     except (datasets.DatasetUnavailable, FileNotFoundError, ValueError) as error:
         sys.exit(f"pareto: {error}")
+    if not rows:
+        sys.exit(
+            f"pareto: none of {', '.join(FLAGS.method)} can be measured with these networks on {data.name};"
+            " experiments.finetune makes fine-tuned ones, and --data takes another data set"
+        )
     print(f"{data.name}, {len(data):,} test images, calibrated on {len(images):,} training images")
     print(as_table(sorted(rows, key=_key)))
     save(plot(rows, PUBLISHED if data.name == "cifar10" else ()), path.with_suffix(".png"))

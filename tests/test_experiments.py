@@ -152,6 +152,13 @@ def test_finetune_writes_a_network_that_gives_the_numbers_of_its_row(tmp_path):
     assert not list(tmp_path.glob("*.npz"))
 
 
+def test_pareto_says_that_there_is_nothing_to_measure(tmp_path):
+    message = run(
+        "pareto", "--data=digits", "--method=finetuned", f"--output_dir={tmp_path}", expect=1
+    )
+    assert "none of finetuned" in message and not list(tmp_path.iterdir())
+
+
 def test_pareto_keeps_rows_of_other_runs(tmp_path):
     flags = ("--data=digits", "--models=resnet8", "--images=100", "--limit=100", "--rate_steps=16",
              "--rate_images=20", f"--output_dir={tmp_path}", "--verbosity=-1")  # fmt: skip
