@@ -33,10 +33,13 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list("models", ["resnet8"], "Networks to fine-tune.")
 flags.DEFINE_list("steps", ["3"], "Numbers of steps K.")
 flags.DEFINE_integer("epochs", 10, "Passes over the training set.", lower_bound=1)
-flags.DEFINE_float("learning_rate", 0.015, "Peak learning rate.", lower_bound=0)
 flags.DEFINE_float(
-    "label_share", 0.3, "Share of the labels in the loss.", lower_bound=0, upper_bound=1
+    "learning_rate", None, "Peak learning rate; that of RECIPES when missing.", lower_bound=0
 )
+flags.DEFINE_float(
+    "label_share", None, "Share of the labels in the loss; that of RECIPES when missing.",
+    lower_bound=0, upper_bound=1,
+)  # fmt: skip
 flags.DEFINE_bool("learn_ranges", True, "Whether the ranges alpha are trained too.")
 flags.DEFINE_integer("images", 1000, "Training images to calibrate on.", lower_bound=16)
 flags.DEFINE_integer(
@@ -45,6 +48,10 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("seed", 0, "Seed of order and augmentation.")
 flags.DEFINE_string("models_dir", None, "Folder for the networks; params/finetuned when missing.")
 flags.DEFINE_bool("resume", False, "Continue from the checkpoint of a killed run.")
+
+# Peak learning rate and share of the labels: the smaller the network, the more of both it takes.
+RECIPES = {"cifar10/resnet8": (0.1, 0.7), "cifar10/resnet14": (0.03, 0.3)}
+OTHER_RECIPE = (0.015, 0.3)
 
 
 def main(argv: list[str]) -> None:
@@ -89,16 +96,21 @@ def finetune(
     if not FLAGS.learn_ranges:
         for layer in snn.layers:
             layer.trainable = not isinstance(layer, fs.FSActivation)
+    learning_rate, label_share = RECIPES.get(f"{train_set.name}/{name}", OTHER_RECIPE)
+    if FLAGS.learning_rate is not None:
+        learning_rate = FLAGS.learning_rate
+    if FLAGS.label_share is not None:
+        label_share = FLAGS.label_share
     recipe = training.Recipe(
         epochs=FLAGS.epochs,
-        learning_rate=FLAGS.learning_rate,
+        learning_rate=learning_rate,
         schedule="one_cycle",
         nesterov=True,
         weight_decay=1e-4,
         average_from=0.6,
         policy="mixed_bfloat16",
         average_epochs=0.5,
-        label_share=FLAGS.label_share,
+        label_share=label_share,
     )
     checkpoint = folder / f"{stem}.checkpoint.npz"
     history = training.train(
@@ -118,7 +130,8 @@ def finetune(
         "snn": round(100 * tuned.accuracy, 4),
         "spikes_per_neuron": tuned.spikes_per_image / neurons,
         "epochs": FLAGS.epochs,
-        "label_share": FLAGS.label_share,
+        "learning_rate": learning_rate,
+        "label_share": label_share,
         "training_images": len(train_set),
         "minutes": round(sum(row["seconds"] for row in history) / 60, 1),
         "command": shlex.join(["python", "-m", "experiments.finetune", *sys.argv[1:]]),
