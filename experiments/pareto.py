@@ -124,7 +124,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"pareto: {error}")
     if not rows:
         sys.exit(
-            f"pareto: none of {', '.join(FLAGS.method)} can be measured with these networks on {data.name};"
+            f"pareto: none of {', '.join(FLAGS.method or METHODS)} can be measured with these networks on {data.name};"
             " experiments.finetune makes fine-tuned ones, and --data takes another data set"
         )
     print(f"{data.name}, {len(data):,} test images, calibrated on {len(images):,} training images")
