@@ -5,7 +5,8 @@
 
 Calibrates each network on training images, then trains what was converted further: weights and, unless
 --nolearn_ranges, the range alpha of every channel. What it learns are the outputs of the network that it came
-from and, for --label_share of the loss, the labels; with --label_share=0 it needs none. Writes NAME_kK.keras to
+from and, for --label_share of the loss, the labels; with --label_share=0 it needs none. With --target_spikes, spikes beyond
+so many per neuron add to the loss. Writes NAME_kK.keras to
 --models_dir and a row per network and K to finetune.json in --output_dir, where rows of other runs stay. A
 killed run is continued by the same command with --resume.
 """
@@ -39,6 +40,10 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "label_share", None, "Share of the labels in the loss; that of RECIPES when missing.",
     lower_bound=0, upper_bound=1,
+)  # fmt: skip
+flags.DEFINE_float(
+    "target_spikes", None, "Average spikes per neuron to come down to; any number when missing.",
+    lower_bound=0,
 )  # fmt: skip
 flags.DEFINE_bool("learn_ranges", True, "Whether the ranges alpha are trained too.")
 flags.DEFINE_integer("images", 1000, "Training images to calibrate on.", lower_bound=16)
@@ -111,6 +116,7 @@ def finetune(
         policy="mixed_bfloat16",
         average_epochs=0.5,
         label_share=label_share,
+        target_spikes=FLAGS.target_spikes,
     )
     checkpoint = folder / f"{stem}.checkpoint.npz"
     history = training.train(
@@ -132,6 +138,7 @@ def finetune(
         "epochs": FLAGS.epochs,
         "learning_rate": learning_rate,
         "label_share": label_share,
+        "target_spikes": FLAGS.target_spikes,
         "training_images": len(train_set),
         "minutes": round(sum(row["seconds"] for row in history) / 60, 1),
         "command": shlex.join(["python", "-m", "experiments.finetune", *sys.argv[1:]]),

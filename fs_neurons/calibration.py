@@ -47,8 +47,9 @@ SAMPLES_PER_CHANNEL, SAMPLES = 65_536, 8_000_000
 ALPHAS, BINS = np.geomspace(0.04, 1.3, 96), 512
 # Effort of the first fit of a function and of those that start from fits before it.
 FIRST_EFFORT, NEXT_EFFORT = 300_000, 40_000
-# Share of the weight that is spread evenly over the range of a fit, for inputs never met.
-SPREAD = 1e-3
+# Shares of the weight for inputs never met: spread evenly over the range of a fit, and of either side of it.
+# With more, sites of few steps spend their levels there.
+SPREAD, GUARD = 1e-4, 1e-5
 # Sites whose distributions differ by less than this (Kolmogorov-Smirnov) share a set.
 SAME_DISTRIBUTION = 0.03
 LARGEST_GAIN = 2.0
@@ -313,7 +314,7 @@ class _Calibration:
             weight=inputs.weight,
             input_distribution=inputs.density,
             spike_penalty=self.penalty * signal,
-            guard=True,
+            guard=GUARD,
             starts=starts,
             effort=NEXT_EFFORT if before or start else FIRST_EFFORT,
             name=f"{activation}_k{steps}_calibrated{len(self.fits) + 1}",

@@ -41,7 +41,7 @@ FAR = (
     1000.0  # how far beyond the domain the guard reaches, and thresholds of steps that always fire
 )
 # Weight of either side beyond the domain, against that of the domain, equal for every factor of two.
-GUARD_WEIGHT, GUARD_CELLS = 0.05, 256
+DEFAULT_GUARD, GUARD_CELLS = 0.05, 256
 
 
 def fit(
@@ -53,7 +53,7 @@ def fit(
     spike_penalty: float = 0.0,
     input_distribution: Density | None = None,
     bits: int | None = None,
-    guard: bool = False,
+    guard: bool | float = False,
     starts: Sequence[FSParameters] = (),
     method: str = "exact",
     effort: int | None = None,
@@ -79,7 +79,8 @@ def fit(
             density, a function of a float64 array; uniform when missing.
         bits: Q, restricts T, h and d to 2^Q equally spaced values from -8 to 8 inclusive.
         guard: asks the response to stay at f(low) and f(high) outside the domain, up to 1,000 away, so
-            that it saturates there instead of oscillating; for the exact method.
+            that it saturates there instead of oscillating; for the exact method. A number is the weight of
+            either side, where the domain has 1; True means 0.05.
         starts: sets of K steps to start from, besides random ones; for the exact method.
         method: "exact", or "bptt" for the paper's backpropagation through time.
         effort: evaluations of the objective (exact, 2,000,000 when missing) or gradient steps of
@@ -100,8 +101,9 @@ def fit(
     _check(K, domain, spike_penalty, bits, guard, starts, method, effort, seed, time_budget)
     low, high = map(float, domain)
     problem = _problem(
-        _as_function(function), low, high, weight, spike_penalty, input_distribution, bits, guard
-    )
+        _as_function(function), low, high, weight, spike_penalty, input_distribution, bits,
+        DEFAULT_GUARD if guard is True else float(guard),
+    )  # fmt: skip
     rng = np.random.default_rng(seed)
     effort = EFFORT[method] if effort is None else effort
     if method == "exact":
@@ -266,6 +268,8 @@ def _check(
         raise ValueError(f"method must be one of {', '.join(EFFORT)}, got {method!r}")
     if starts and method != "exact":
         raise ValueError(f"starts are for the exact method only; method is {method!r}")
+    if not (np.isfinite(guard) and guard >= 0):
+        raise ValueError(f"guard must be True, False or a weight >= 0, got {guard!r}")
     if guard and method != "exact":
         raise ValueError(f"guard is for the exact method only; method is {method!r}")
     for start in starts:
@@ -355,7 +359,7 @@ def _problem(
     spike_penalty: float,
     input_distribution: Density | None,
     bits: int | None,
-    guard: bool,
+    guard: float,
 ) -> Problem:
     """Integrals of weight, weight f and density; weight and density integrate to 1 on the domain."""
     points = CELLS * POINTS_PER_CELL
@@ -371,10 +375,10 @@ def _problem(
         beyond = np.geomspace((high - low) / 100, FAR, GUARD_CELLS)
         grid = np.concatenate([low - beyond[::-1], grid, high + beyond])
         left, right = _values(function, np.array([low, high]), "function")
-        share = GUARD_WEIGHT / GUARD_CELLS
+        share = guard / GUARD_CELLS
         below, above = ([[share, share * end, 0.0]] * GUARD_CELLS for end in (left, right))
         cells = np.concatenate([below, cells, above])
-        square += GUARD_WEIGHT * (left**2 + right**2)
+        square += guard * (left**2 + right**2)
     tables = np.concatenate([np.zeros((1, 3)), np.cumsum(cells, axis=0)])
     step = 0.0 if bits is None else 2 * BOUND / (2**bits - 1)
     return Problem(low, high, grid, tables, square, float(spike_penalty), BOUND, step)

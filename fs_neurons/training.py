@@ -26,12 +26,17 @@ import numpy as np
 from absl import logging
 from keras import ops
 
+from fs_neurons import neuron
 from fs_neurons.datasets import Dataset, standardise
 from fs_neurons.files import write_atomically
+from fs_neurons.layers import SiteRecord, record_spikes
+from fs_neurons.neuron import FSParameters
 
 EVALUATION_BATCH = 500
 # Of the softmax of a teacher: the ratios of its small outputs count as well.
 TEMPERATURE = 2.0
+# In the loss, of a spike per neuron beyond the target.
+SPIKE_COST = 2.0
 
 
 class CheckpointError(RuntimeError):
@@ -58,6 +63,8 @@ class Recipe:
         average_epochs: time constant of that average.
         policy: Keras dtype policy of the training graph; weights are float32 in either case.
         label_share: of the loss where there is a teacher; the rest is the teacher's.
+        target_spikes: average spikes per neuron of a network with FS layers, beyond which every
+            further spike per neuron adds SPIKE_COST to the loss; None for any number.
     """
 
     epochs: int
@@ -71,6 +78,7 @@ class Recipe:
     momentum: float = 0.9
     average_epochs: float = 2.0
     label_share: float = 0.0
+    target_spikes: float | None = None
 
     def changed(
         self,
@@ -149,6 +157,8 @@ def train(
     Raises:
         CheckpointError: `checkpoint` is truncated or belongs to a different run, or exists while
             `resume` is false.
+        ValueError: the recipe has a target of spikes and `model` no FS layer.
+        FloatingPointError: the loss is no longer finite.
     """
     run = _fingerprint(model, train_set, recipe, seed)
     if teacher is not None:
@@ -291,15 +301,44 @@ def _stepper(
     raise RuntimeError("training runs on the TensorFlow and JAX backends: set KERAS_BACKEND")
 
 
-def _loss_and_hits(labels, logits, taught=None, label_share=0.0):
+def _loss_and_hits(
+    network: Callable[[], Any], labels: Any, taught: Any, recipe: Recipe
+) -> tuple[Any, Any]:
+    """Loss and share of correct answers of a batch, whose logits `network` computes."""
+    if recipe.target_spikes is None:
+        logits, beyond = network(), 0.0
+    else:
+        with record_spikes(_response_and_soft_spikes) as records:
+            logits = network()
+        beyond = ops.maximum(_spikes_per_neuron(records) - recipe.target_spikes, 0.0)
     logits = ops.cast(logits, "float32")
     loss = ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True))
     if taught is not None:
         target = ops.softmax(ops.cast(taught, "float32") / TEMPERATURE)
         soft = ops.categorical_crossentropy(target, logits / TEMPERATURE, from_logits=True)
-        loss = label_share * loss + (1 - label_share) * TEMPERATURE**2 * ops.mean(soft)
+        loss = recipe.label_share * loss + (1 - recipe.label_share) * TEMPERATURE**2 * ops.mean(
+            soft
+        )
     hits = ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32"))
-    return loss, ops.mean(ops.cast(hits, "float32"))
+    return loss + SPIKE_COST * beyond, ops.mean(ops.cast(hits, "float32"))
+
+
+def _response_and_soft_spikes(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
+    """The response, and (spikes, neurons) of the whole batch, whose gradient is the surrogate's.
+
+    The number of spikes is the response of neurons whose every spike counts 1.
+    """
+    counting = dataclasses.replace(parameters, d=np.ones(parameters.K))
+    z = neuron.response(x, counting)
+    total = ops.stack([ops.sum(z), ops.sum(ops.ones_like(z))])
+    return neuron.response(x, parameters), total
+
+
+def _spikes_per_neuron(records: list[SiteRecord]) -> Any:
+    if not records:
+        raise ValueError("target_spikes is for converted networks; this one has no FS layer")
+    spikes, neurons = ops.unstack(sum(record.spikes for record in records))
+    return spikes / neurons
 
 
 def _descend(recipe: Recipe, weight, velocity, gradient, rate):
@@ -373,8 +412,9 @@ class _TensorFlowStepper(_Stepper):
             trainable = [v.value for v in self.twin.trainable_variables]
             taught = self.taught(images)
             with tf.GradientTape() as tape:
-                logits = self.twin(images, training=True)
-                loss, hits = _loss_and_hits(labels, logits, taught, recipe.label_share)
+                loss, hits = _loss_and_hits(
+                    lambda: self.twin(images, training=True), labels, taught, recipe
+                )
             gradients = tape.gradient(loss, trainable)
             for weight, velocity, gradient in zip(trainable, self.velocity, gradients, strict=True):
                 new, moved = _descend(recipe, weight, velocity, gradient, rate)
@@ -460,8 +500,12 @@ class _JaxStepper(_Stepper):
         }
 
         def loss_of(trainable, other, images, labels):
-            logits, other = self.twin.stateless_call(trainable, other, images, training=True)
-            loss, hits = _loss_and_hits(labels, logits, self.taught(images), recipe.label_share)
+            def network():
+                nonlocal other
+                logits, other = self.twin.stateless_call(trainable, other, images, training=True)
+                return logits
+
+            loss, hits = _loss_and_hits(network, labels, self.taught(images), recipe)
             return loss, (hits, other)
 
         def step(state, images, labels, rate, average):

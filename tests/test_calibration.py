@@ -165,6 +165,15 @@ def test_a_target_of_spikes_is_met(model, images):
     assert spikes_per_neuron(snn, images[:100]) <= 1.05 * target
 
 
+def test_a_small_price_of_spikes_costs_no_accuracy(model, images):
+    """The fitted sets are as good as FS-ReLU on the inputs that there are, whatever the largest is."""
+    free, cheap = (
+        fs.convert(model, calibration_data=images, steps=4, spike_penalty=penalty)
+        for penalty in (0.0, 1e-6)
+    )
+    assert logit_error(cheap, model, images) < 1.1 * logit_error(free, model, images)
+
+
 def test_other_activations_are_fitted_to_their_inputs():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((8,)), layers.Dense(30, "silu"), layers.Dense(4)])

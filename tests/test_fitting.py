@@ -36,7 +36,7 @@ def emphasis(x):
 
 
 def problem_of(function=swish, domain=DOMAIN, weight=None, penalty=0.0, bits=None):
-    return fitting._problem(function, *domain, weight, penalty, PAPER_INPUTS, bits, guard=False)
+    return fitting._problem(function, *domain, weight, penalty, PAPER_INPUTS, bits, guard=0.0)
 
 
 def exactly(problem, T, h):
@@ -368,6 +368,7 @@ def test_backward_pass_gives_the_gradient_of_d():
         ({"spike_penalty": -1.0}, "spike_penalty must be"),
         ({"bits": 0}, "bits must be"),
         ({"guard": True, "method": "bptt"}, "exact method only"),
+        ({"guard": -0.1}, "guard"),
         ({"method": "annealing"}, "method must be one of exact, bptt"),
         ({"starts": (relu_parameters(5),)}, "starts must have K = 4"),
         ({"starts": (relu_parameters(4),), "method": "bptt"}, "exact method only"),

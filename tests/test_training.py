@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from fs_neurons import datasets, models, training
+import fs_neurons as fs
+from fs_neurons import datasets, models, neuron, parameters, training
 from fs_neurons.training import RECIPES, CheckpointError, Recipe, augmented_batches
 
 pytestmark = pytest.mark.skipif(
@@ -229,3 +230,39 @@ def test_a_teacher_takes_the_place_of_the_labels():
     recipe = training.RECIPES["fast"].changed(epochs=3, learning_rate=0.02)
     training.train(student, wrong, test_set, recipe, teacher=teacher, verbose=False)
     assert before < 0.9 < 0.97 < training.accuracy(student, test_set)
+
+
+def spikes_per_neuron(snn):
+    return fs.profile(
+        snn, keras.ops.convert_to_numpy(datasets.standardise(TEST.images))
+    ).spikes_per_neuron
+
+
+def test_training_comes_down_to_the_target_of_spikes():
+    ann = models.pretrained("resnet8", "digits")
+    images = keras.ops.convert_to_numpy(datasets.standardise(TRAIN.images))
+    spikes = {}
+    for target in (None, 0.4):
+        snn = fs.convert(ann, calibration_data=images, steps=3)
+        recipe = dataclasses.replace(
+            RECIPES["fast"].changed(epochs=6), batch_size=32, target_spikes=target
+        )
+        training.train(snn, TRAIN, TEST, recipe, teacher=ann, verbose=False)
+        spikes[target] = spikes_per_neuron(snn)
+    assert spikes[0.4] < 1.1 * 0.4 < 0.5 < spikes[None]
+
+
+@pytest.mark.parametrize(
+    "fs_parameters", [fs.relu_parameters(3, 2.0), parameters.load("swish_k16_paper")]
+)
+def test_soft_spikes_are_the_spikes(fs_parameters):
+    x = np.random.default_rng(0).normal(0, 2, (5, 4, 3)).astype("float32")
+    y, total = training._response_and_soft_spikes(keras.ops.convert_to_tensor(x), fs_parameters)
+    np.testing.assert_array_equal(y, neuron.response(x, fs_parameters))
+    exact = keras.ops.convert_to_numpy(neuron.spike_count(x, fs_parameters)).sum()
+    np.testing.assert_array_equal(total, [exact, x.size])
+
+
+def test_a_target_of_spikes_is_refused_without_fs_layers():
+    with pytest.raises(ValueError, match="no FS layer"):
+        trained(dataclasses.replace(RECIPE, target_spikes=0.5))
