@@ -14,6 +14,7 @@ training images, without their labels. Writes pareto.json, where rows of other r
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import shlex
 import sys
@@ -47,7 +48,7 @@ RELU_METHODS = {
     "mean": Settings(correction="mean"),
     "deviation": Settings(correction="affine"),
 }
-METHODS = (*RELU_METHODS, "calibrated", "fitted", "finetuned", "rate")
+METHODS = (*RELU_METHODS, "calibrated", "priced", "fitted", "finetuned", "rate")
 TITLES = {
     "paper": "paper's setting",
     "layer": "range per layer",
@@ -56,6 +57,7 @@ TITLES = {
     "mean": "+ mean of each channel",
     "deviation": "+ deviation of each channel",
     "calibrated": "weights by least squares instead",
+    "priced": "+ price of spikes",
     "fitted": "fitted sets",
     "finetuned": "fine-tuned",
     "rate": "rate coding",
@@ -72,6 +74,7 @@ flags.DEFINE_integer("rate_images", 500, "Test images of rate coding.", lower_bo
 flags.DEFINE_integer("rate_steps", 128, "Time steps of rate coding.", lower_bound=2)
 
 PAPER_ALPHA, PAPER_STEPS = 25.0, 10
+PRICE, PRICED_STEPS = 0.03, (6, 5, 4)
 SWISH_SETTINGS: tuple[dict[str, Any], ...] = (
     {"steps": 16, "spike_penalty": 3e-3},
     {"steps": 12, "spike_penalty": 2e-3},
@@ -176,6 +179,10 @@ def conversions(
     elif not swish and method == "calibrated":
         for K in steps:
             yield K, lambda: fs.convert(model, calibration_data=images, steps=K)  # noqa: B023
+    elif not swish and method == "priced":
+        for K in PRICED_STEPS:
+            setting = {"calibration_data": images, "steps": K, "spike_penalty": PRICE}
+            yield K, functools.partial(fs.convert, model, **setting)
     elif not swish and method in RELU_METHODS:
         chosen = dict.fromkeys(fs.find_sites(model), fs.relu_parameters())
         for K in steps:
@@ -245,6 +252,7 @@ def plot(rows: list[dict[str, Any]], published: tuple[Published, ...]) -> plt.Fi
     styles = {
         **{method: {"color": color, "marker": "o"}
            for method, color in zip((*RELU_METHODS, "calibrated"), colors, strict=True)},
+        "priced": {"color": "tab:purple", "marker": "v"},
         "fitted": {"color": "tab:green", "marker": "s"},
         "finetuned": {"color": "tab:red", "marker": "D", "linestyle": ""},
         "rate": {"color": PAPER, "marker": "."},
