@@ -79,7 +79,7 @@ SWISH_SETTINGS: tuple[dict[str, Any], ...] = (
     {"steps": 16, "spike_penalty": 3e-3},
     {"steps": 12, "spike_penalty": 2e-3},
     {"steps": 10, "spike_penalty": 2e-3},
-    {"steps": 8, "spike_penalty": 2e-3},
+    {"steps": 8},
 )
 
 

@@ -244,9 +244,7 @@ def test_training_comes_down_to_the_target_of_spikes():
     spikes = {}
     for target in (None, 0.4):
         snn = fs.convert(ann, calibration_data=images, steps=3)
-        recipe = dataclasses.replace(
-            RECIPES["fast"].changed(epochs=6), batch_size=32, target_spikes=target
-        )
+        recipe = Recipe(8, 0.05, "one_cycle", True, 0.0, 1.0, "float32", 32, target_spikes=target)
         training.train(snn, TRAIN, TEST, recipe, teacher=ann, verbose=False)
         spikes[target] = spikes_per_neuron(snn)
     assert spikes[0.4] < 1.1 * 0.4 < 0.5 < spikes[None]
