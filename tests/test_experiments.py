@@ -163,10 +163,12 @@ def test_pareto_keeps_rows_of_other_runs(tmp_path):
     flags = ("--data=digits", "--models=resnet8", "--images=100", "--limit=100", "--rate_steps=16",
              "--rate_images=20", f"--output_dir={tmp_path}", "--verbosity=-1")  # fmt: skip
     run("pareto", *flags, "--steps=3", "--method=calibrated", "--method=rate")
-    printed = run("pareto", *flags, "--steps=4,3", "--method=calibrated", "--method=mean")
+    printed = run("pareto", *flags, "--steps=4,3", "--method=calibrated", "--method=mean",
+                  "--method=priced")  # fmt: skip
     rows = json.loads((tmp_path / "pareto_digits.json").read_text())["rows"]
     assert {(row["method"], row["K"]) for row in rows} == {
         ("calibrated", 3), ("calibrated", 4), ("mean", 3), ("mean", 4), ("rate", 8), ("rate", 16),
+        ("priced", 6), ("priced", 5), ("priced", 4),
     }  # fmt: skip
     for row in rows:
         assert f"{row['snn']:.2f}" in printed and f"{row['spikes_per_neuron']:.2f}" in printed
