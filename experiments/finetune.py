@@ -5,10 +5,10 @@
 
 Calibrates each network on training images, then trains what was converted further: weights and, unless
 --nolearn_ranges, the range alpha of every channel. What it learns are the outputs of the network that it came
-from and, for --label_share of the loss, the labels; with --label_share=0 it needs none. With --target_spikes, spikes beyond
-so many per neuron add to the loss. Writes NAME_kK.keras to
---models_dir and a row per network and K to finetune.json in --output_dir, where rows of other runs stay. A
-killed run is continued by the same command with --resume.
+from and, for --label_share of the loss, the labels; with --label_share=0 it needs none. With
+--target_spikes, spikes beyond so many per neuron add to the loss. Writes NAME_kK.keras to --models_dir and a row
+per network and K to finetune.json in --output_dir, where rows of other runs stay. A killed run is continued by
+the same command with --resume.
 """
 
 from __future__ import annotations
