@@ -96,7 +96,8 @@ def finetune(
     model = models.pretrained(name, train_set.name)
     ann = evaluate(model, test_set, batch_size=FLAGS.batch_size)
     images = np.asarray(datasets.standardise(train_set.take(FLAGS.images).images))
-    snn = fs.convert(model, calibration_data=images, steps=K)
+    # Ranges and offsets are trained below.
+    snn = fs.convert(model, calibration_data=images, steps=K, correction="weights")
     calibrated = evaluate(snn, test_set, batch_size=FLAGS.batch_size)
     if not FLAGS.learn_ranges:
         for layer in snn.layers:

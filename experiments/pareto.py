@@ -39,7 +39,8 @@ from fs_neurons.files import params_dir
 from fs_neurons.rate_coding import firing_thresholds
 from fs_neurons.saved import load_model
 
-# In the order of the table, every one with what the one before has; for ReLU networks only, but for the first.
+# In the order of the table, every one with what the one before has; of Swish networks, "paper" and "calibrated"
+# are measured only.
 RELU_METHODS = {
     "paper": None,
     "layer": Settings(granularity="layer", rounding="down", correction="none"),
@@ -47,8 +48,10 @@ RELU_METHODS = {
     "channel": Settings(correction="none"),
     "mean": Settings(correction="mean"),
     "deviation": Settings(correction="affine"),
+    "calibrated": Settings(correction="weights"),
+    "refined": Settings(correction="outputs"),
 }
-METHODS = (*RELU_METHODS, "calibrated", "priced", "fitted", "finetuned", "rate")
+METHODS = (*RELU_METHODS, "priced", "fitted", "finetuned", "rate")
 TITLES = {
     "paper": "paper's setting",
     "layer": "range per layer",
@@ -57,7 +60,8 @@ TITLES = {
     "mean": "+ mean of each channel",
     "deviation": "+ deviation of each channel",
     "calibrated": "weights by least squares instead",
-    "priced": "+ price of spikes",
+    "refined": "+ ranges, offsets for the outputs",
+    "priced": "price of spikes",
     "fitted": "fitted sets",
     "finetuned": "fine-tuned",
     "rate": "rate coding",
@@ -176,9 +180,6 @@ def conversions(
     elif not swish and method == "paper":
         for K in sorted({PAPER_STEPS, *steps}, reverse=True):
             yield K, lambda: fs.convert(model, relu=fs.relu_parameters(K, PAPER_ALPHA))  # noqa: B023
-    elif not swish and method == "calibrated":
-        for K in steps:
-            yield K, lambda: fs.convert(model, calibration_data=images, steps=K)  # noqa: B023
     elif not swish and method == "priced":
         for K in PRICED_STEPS:
             setting = {"calibration_data": images, "steps": K, "spike_penalty": PRICE}
@@ -248,10 +249,10 @@ def plot(rows: list[dict[str, Any]], published: tuple[Published, ...]) -> plt.Fi
     figure, axes = plt.subplots(
         2, len(names), figsize=(3.2 * len(names) + 1.5, 6), squeeze=False, layout="constrained"
     )
-    colors = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(RELU_METHODS) + 1))
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(RELU_METHODS)))
     styles = {
         **{method: {"color": color, "marker": "o"}
-           for method, color in zip((*RELU_METHODS, "calibrated"), colors, strict=True)},
+           for method, color in zip(RELU_METHODS, colors, strict=True)},
         "priced": {"color": "tab:purple", "marker": "v"},
         "fitted": {"color": "tab:green", "marker": "s"},
         "finetuned": {"color": "tab:red", "marker": "D", "linestyle": ""},

@@ -8,7 +8,8 @@ The analog and the spiking network run side by side on the calibration data, whi
 operation by operation, all data through one before the next. A site is fitted to the gate inputs that it
 gets from the converted network before it. A linear layer gets the weights that come nearest, in the
 sense of least squares, to what it gave in the analog network; other layers with an offset are rescaled
-and shifted so that each channel has its mean and standard deviation again.
+and shifted so that each channel has its mean and standard deviation again. With few steps, ranges and
+offsets of all layers are then adjusted together, for the outputs of the network.
 
 A ReLU site gets range alpha per channel, for the least error, and rounds to the nearest
 multiple of its step. Every other site gets T, h and d fitted to its function and its own distribution
@@ -29,6 +30,7 @@ import numpy as np
 from keras import layers, ops
 
 from fs_neurons import conversion, graph
+from fs_neurons._refinement import refine
 from fs_neurons._store import Store, last_uses
 from fs_neurons.conversion import Site
 from fs_neurons.graph import Call, Graph, Value
@@ -37,8 +39,10 @@ from fs_neurons.neuron import FSParameters, relu_parameters
 from fs_neurons.parameters import shipped
 
 GRANULARITIES = ("channel", "layer")
-# What is made up for in the layers between sites, each with what the one before has.
-CORRECTIONS = ("none", "mean", "affine", "weights")
+# How errors are made up for in the layers between sites, each with what the one before has.
+CORRECTIONS = ("none", "mean", "affine", "weights", "outputs")
+# Up to so many steps, "outputs" is worth its time.
+FEW_STEPS = 4
 MIN_IMAGES, MAX_IMAGES = 16, 50_000
 BATCH = 100
 # A site is fitted to at most so many gate inputs, evenly spaced over images and positions.
@@ -71,8 +75,10 @@ class Settings:
         spike_penalty: what one spike per neuron costs, in units of a site's relative squared error.
         target_spikes: average spikes per neuron that the penalty is to be raised for, if any.
         rounding: of ReLU sites, "nearest" or "down".
-        correction: of the layers between sites: "weights" for least squares, "affine" for mean and
-            standard deviation of each channel, "mean", or "none".
+        correction: of the layers between sites: "mean" or "affine", mean and standard deviation, of each
+            channel; "weights" for least squares instead; "outputs" for that and then an adjustment of
+            all offsets and ranges for the outputs of the network; "none" leaves all weights as they
+            are. Where None, "outputs" with up to FEW_STEPS steps and "weights" with more.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -83,7 +89,7 @@ class Settings:
     spike_penalty: float = 0.0
     target_spikes: float | None = None
     rounding: str = "nearest"
-    correction: str = "weights"
+    correction: str | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None and (
@@ -93,10 +99,9 @@ class Settings:
         ):
             raise ValueError(f"steps must be a number of time steps, 1 to 20, got {self.steps!r}")
         for name, choices in (("granularity", GRANULARITIES), ("correction", CORRECTIONS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
-                )
+            value = getattr(self, name)
+            if value not in choices and not (name == "correction" and value is None):
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         if not (np.isfinite(self.spike_penalty) and self.spike_penalty >= 0):
             raise ValueError(f"spike_penalty must be a number >= 0, got {self.spike_penalty!r}")
         if self.target_spikes is not None:
@@ -132,8 +137,10 @@ class _Calibration:
     """The state of a calibration: the network being made, and what was learned so far."""
 
     def __init__(self, model, chosen, batches, settings: Settings):
-        self.batches, self.settings = batches, settings
+        self.model, self.batches, self.settings = model, batches, settings
         self.chosen = chosen
+        few = settings.steps is not None and settings.steps <= FEW_STEPS
+        self.correction = settings.correction or ("outputs" if few else "weights")
         # 1. The network, with placeholders at its sites.
         structure = conversion.input_structure(model)
         first = keras.tree.pack_sequence_as(structure, self.batches[0])
@@ -152,20 +159,20 @@ class _Calibration:
         self.graph = graph.trace(self.snn, first)
         self.calls, self.last_uses = _calls(self.graph), last_uses(self.graph)
         self.weights = self.snn.get_weights()
-        self.fits: list[_Fit] = []
 
     def run(self) -> keras.Model:
         target = self.settings.target_spikes
         self._sample_shared_sites()
-        spikes = self._run_side_by_side(self.settings.spike_penalty)
-        if target is None or spikes <= target * (1 + TARGET_TOLERANCE):
+        self._calibrate(self.settings.spike_penalty)
+        if target is None or self._spikes_per_neuron() <= target * (1 + TARGET_TOLERANCE):
             return self.snn
         # 2. As often as the target asks for.
         low, high = map(math.log, PENALTIES)
         best = None
         for _ in range(SEARCH_ROUNDS):
             penalty = math.exp((low + high) / 2)
-            spikes = self._run_side_by_side(penalty)
+            self._calibrate(penalty)
+            spikes = self._spikes_per_neuron()
             if spikes > target:
                 low = math.log(penalty)
             else:
@@ -178,7 +185,7 @@ class _Calibration:
                 " per neuron; take fewer steps, or a larger target"
             )
         if best != penalty:
-            self._run_side_by_side(best)
+            self._calibrate(best)
         return self.snn
 
     def _placeholder(self, site: Site, shared: bool, name: str, dtype: Any) -> FSActivation:
@@ -220,15 +227,40 @@ class _Calibration:
         for i in range(len(self.batches)):
             values.put(i, call.outputs, analog(values.of(i)))
 
-    def _run_side_by_side(self, penalty: float) -> float:
-        """All batches through one operation of both networks after the other; returns spikes per neuron."""
+    def _calibrate(self, penalty: float) -> None:
         self.snn.set_weights(self.weights)
         self.penalty = penalty
-        self.fits = []
+        self.fits: list[_Fit] = []
+        # Offsets of layers, with the standard deviation of their channels.
+        self.offsets: list[tuple[keras.Variable, np.ndarray]] = []
+        self._run_side_by_side()
+        if self.correction == "outputs":
+            sites = self.graph.sites
+            ranges = [call.op.scale for call in sites if call.op.scale is not None]
+            neurons = sum(math.prod(call.inputs[0].shape) for call in sites)
+            wanted = [self.model(batch, training=False) for batch in self._packed()]
+            refine(self.snn, ranges, self.offsets, self._packed(), wanted, neurons)
+
+    def _spikes_per_neuron(self) -> float:
+        spikes = neurons = 0
+        for batch in self._packed():
+            with record_spikes() as records:
+                self.snn(batch, training=False)
+            for record in records:
+                spikes += int(ops.convert_to_numpy(record.spikes).sum(dtype=np.int64))
+                neurons += math.prod(record.shape)
+        return spikes / neurons
+
+    def _packed(self) -> list[Any]:
+        """Batches in the structure in which the model takes its inputs."""
+        structure = conversion.input_structure(self.model)
+        return [keras.tree.pack_sequence_as(structure, batch) for batch in self.batches]
+
+    def _run_side_by_side(self) -> None:
+        """All batches through one operation of both networks after the other."""
         # Outputs of layers whose weights were fitted.
         self.refitted: set[Value] = set()
         fitted: set[int] = set()
-        spikes = neurons = 0
         with Store() as analog, Store() as spiking:
             self._put_inputs(analog)
             self._put_inputs(spiking)
@@ -243,16 +275,15 @@ class _Calibration:
                         fitted.add(id(layer))
                 elif self.calls[id(layer)] == 1:
                     self._correct(call, analog, spiking)
+                if self.calls[id(layer)] == 1 and (offset := _offset(layer)) is not None:
+                    moments = _Moments()
+                    moments.add(analog.get(0, call.outputs), _output_axis(layer))
+                    self.offsets.append((offset, np.sqrt(moments.variance)))
                 # 3. The spiking network.
-                with record_spikes() as records:
-                    for i in range(len(self.batches)):
-                        spiking.put(i, call.outputs, call(spiking.of(i)))
-                for record in records:
-                    spikes += int(ops.convert_to_numpy(record.spikes).sum(dtype=np.int64))
-                    neurons += math.prod(record.shape)
+                for i in range(len(self.batches)):
+                    spiking.put(i, call.outputs, call(spiking.of(i)))
                 for values in (analog, spiking):
                     values.drop(self.last_uses[call])
-        return spikes / neurons
 
     # --- sites ----------------------------------------------------------------------------------
 
@@ -326,8 +357,8 @@ class _Calibration:
     # --- layers between sites -------------------------------------------------------------------
 
     def _correct(self, call: Call, analog: Store, spiking: Store) -> None:
-        layer, correction = call.op, self.settings.correction
-        if correction == "weights" and self._refit(call, analog, spiking):
+        layer, correction = call.op, self.correction
+        if correction in ("weights", "outputs") and self._refit(call, analog, spiking):
             self.refitted.add(call.outputs)
         elif correction != "none" and (offset := _offset(layer)) is not None:
             rescale = correction != "mean" and call.inputs[0] not in self.refitted

@@ -97,6 +97,7 @@ def convert(
     granularity: str = "channel",
     spike_penalty: float = 0.0,
     target_spikes: float | None = None,
+    correction: str | None = None,
     **activations: FSParameters | str,
 ) -> keras.Model:
     """Replaces every activation of `model` by FS-neurons, weights unchanged unless it is calibrated.
@@ -119,6 +120,8 @@ def convert(
         spike_penalty: what a spike costs in calibration, relative to the squared error of its site;
             0.01 to 0.1 save spikes at little cost.
         target_spikes: spikes per neuron that calibration is to reach, by the least such penalty.
+        correction: of the weights, one of `calibration.CORRECTIONS`, from "none" to "outputs"; the best
+            for the number of steps when missing.
         activations: parameter sets by activation name, relu=..., swish=..., gelu=..., each FSParameters,
             the name of a set or a path; instead of the registered ones. The set for relu also gives
             the number of steps of ReLUs that saturate, such as ReLU6.
@@ -134,7 +137,7 @@ def convert(
     """
     calibrated = _calibration_settings(
         calibration_data, activations, steps=steps, granularity=granularity,
-        spike_penalty=spike_penalty, target_spikes=target_spikes,
+        spike_penalty=spike_penalty, target_spikes=target_spikes, correction=correction,
     )  # fmt: skip
     if unsupported not in ("raise", "keep"):
         raise ValueError(f"unsupported must be 'raise' or 'keep', got {unsupported!r}")
@@ -204,8 +207,8 @@ def _calibration_settings(data: Any, activations: dict[str, Any], **arguments: A
     if data is None:
         if settings != Settings():
             raise ValueError(
-                "steps, granularity, spike_penalty and target_spikes are settings of a calibration:"
-                " give calibration_data as well, or relu=fs.relu_parameters(K, alpha)"
+                "steps, granularity, spike_penalty, target_spikes and correction are settings of a"
+                " calibration: give calibration_data as well, or relu=fs.relu_parameters(K, alpha)"
             )
         return None
     if activations:
