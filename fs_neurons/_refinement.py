@@ -39,7 +39,8 @@ def refine(
         neurons: number of FS-neurons.
 
     Returns:
-        Whether it changed: not where it has nothing to change, nor where the outputs came no nearer.
+        Whether it changed: not where there is nothing to change, nor where the outputs came no nearer, as with
+        one or two steps, for which the surrogate gradient is too coarse.
     """
     differentiable = all(
         "float" in keras.backend.standardize_dtype(y.dtype) for y in keras.tree.flatten(wanted[0])
@@ -107,8 +108,8 @@ def _joined(batches: Sequence[Any]) -> Any:
 
 def _error(model: keras.Model, inputs: Any, outputs: Any, size: int) -> float:
     """Squared error; infinite where it is NaN."""
-    loss = model.evaluate(inputs, outputs, batch_size=size, verbose=0)
-    return float(np.nan_to_num(loss, nan=np.inf))
+    losses = model.evaluate(inputs, outputs, batch_size=size, verbose=0, return_dict=True)
+    return float(np.nan_to_num(losses["loss"], nan=np.inf))
 
 
 def _shuffled(inputs: Any, outputs: Any, images: int, size: int) -> Iterator[tuple[Any, Any]]:

@@ -78,7 +78,7 @@ class Settings:
         correction: of the layers between sites: "mean" or "affine", mean and standard deviation, of each
             channel; "weights" for least squares instead; "outputs" for that and then an adjustment of
             all offsets and ranges for the outputs of the network; "none" leaves all weights as they
-            are. Where None, "outputs" with up to FEW_STEPS steps and "weights" with more.
+            are. Where None, `best_correction`.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -110,6 +110,13 @@ class Settings:
             if self.spike_penalty:
                 raise ValueError("give target_spikes or spike_penalty, not both")
 
+    @property
+    def best_correction(self) -> str:
+        """ "outputs" with few steps; "weights" with more, or where spikes, of which that takes more, have a price."""
+        few = self.steps is not None and self.steps <= FEW_STEPS
+        priced = self.spike_penalty or self.target_spikes
+        return "outputs" if few and not priced else "weights"
+
 
 def calibrate(
     model: keras.Model, chosen: Mapping[Site, FSParameters], data: Any, settings: Settings
@@ -139,8 +146,7 @@ class _Calibration:
     def __init__(self, model, chosen, batches, settings: Settings):
         self.model, self.batches, self.settings = model, batches, settings
         self.chosen = chosen
-        few = settings.steps is not None and settings.steps <= FEW_STEPS
-        self.correction = settings.correction or ("outputs" if few else "weights")
+        self.correction = settings.correction or settings.best_correction
         # 1. The network, with placeholders at its sites.
         structure = conversion.input_structure(model)
         first = keras.tree.pack_sequence_as(structure, self.batches[0])

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras import layers
+from keras import layers, ops
 
 import fs_neurons as fs
 from fs_neurons import calibration, datasets, models, neuron
+from fs_neurons._refinement import refine
 from fs_neurons.calibration import Settings, best_alpha
 
 
@@ -98,7 +99,7 @@ def test_few_steps_after_calibration_do_better_than_before(model, images):
 
 
 def test_channel_means_are_those_of_the_network(model, images):
-    snn = fs.convert(model, calibration_data=images, steps=3)
+    snn = fs.convert(model, calibration_data=images, steps=3, correction="weights")
     name = next(x.name for x in model.layers if isinstance(x, layers.BatchNormalization))
     means = []
     for network in (model, snn):
@@ -145,6 +146,86 @@ def test_a_refitted_convolution_gives_what_the_original_gave(padding):
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "refined"), [({}, True), ({"steps": 5}, False), ({"spike_penalty": 0.01}, False)]
+)
+def test_few_steps_without_a_price_end_with_ranges_and_offsets_for_the_outputs(arguments, refined):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(30, "relu"),
+            layers.BatchNormalization(),
+            layers.Dense(30, "relu"),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(2000, 8)).astype(np.float32)
+    by_weights, by_default = (
+        fs.convert(
+            model, calibration_data=x[:1000], correction=correction, **{"steps": 3, **arguments}
+        )
+        for correction in ("weights", None)
+    )
+    changed = {
+        before.name
+        for before, after in zip(by_weights.weights, by_default.weights, strict=True)
+        if (np.asarray(before) != np.asarray(after)).any()
+    }
+    assert changed == ({"beta", "bias", "scale"} if refined else set())
+    errors = [logit_error(snn, model, x[1000:]) for snn in (by_weights, by_default)]
+    assert (errors[1] < errors[0]) is refined
+
+
+def test_a_missing_offset_is_found_and_other_weights_stay():
+    inputs = keras.Input((6,))
+    site = fs.FSActivation(fs.relu_parameters(8, 1.0, "nearest"), "relu", per_channel=True)
+    dense = layers.Dense(6, name="dense")
+    network = keras.Model(inputs, {"only": site(dense(inputs))})
+    random = np.random.default_rng(0)
+    dense.kernel.assign(np.eye(6))
+    site.scale.assign(np.full(6, 4.0))
+    x = random.uniform(0.5, 3.5, (400, 6)).astype(np.float32)
+    wanted = {"only": x + 0.05}
+    before = float(np.square(np.asarray(network(x)["only"]) - wanted["only"]).mean())
+    kernel = np.asarray(dense.kernel)
+    unit = np.full(6, 20.0)
+    assert refine(network, [site.scale], [(dense.bias, unit)], [x], [wanted], 6)
+    after = float(np.square(np.asarray(network(x)["only"]) - wanted["only"]).mean())
+    assert after < before / 10 and (np.asarray(dense.kernel) == kernel).all()
+    assert np.asarray(dense.bias) == pytest.approx(0.05, abs=0.02)
+
+
+def test_outputs_that_can_not_come_nearer_are_left_alone():
+    inputs = keras.Input((4,))
+    site = fs.FSActivation(fs.relu_parameters(3, 1.0), "relu", per_channel=True)
+    network = keras.Model(inputs, site(inputs))
+    x = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
+    exact = np.asarray(network(x))
+    assert not refine(network, [site.scale], [], [x], [exact], 4)
+    assert not refine(network, [site.scale], [], [x], [exact.argmax(axis=1)], 4)
+    assert not refine(network, [], [], [x], [exact + 1], 4)
+    assert (np.asarray(site.scale) == 1).all()
+
+
+def test_networks_with_several_inputs_and_outputs_are_refined():
+    keras.utils.set_random_seed(0)
+    a, b = keras.Input((5,), name="a"), keras.Input((3,), name="b")
+    x = layers.Dense(16, "relu")(layers.Concatenate()([a, b]))
+    x = layers.Dense(16, "relu")(x)
+    model = keras.Model({"a": a, "b": b}, {"p": layers.Dense(2)(x), "q": layers.Dense(4)(x)})
+    random = np.random.default_rng(0)
+    data = {
+        name: random.normal(size=(500, n)).astype(np.float32) for name, n in (("a", 5), ("b", 3))
+    }
+    wanted = model(data)
+    errors = []
+    for correction in ("weights", "outputs"):
+        snn = fs.convert(model, calibration_data=data, steps=3, correction=correction)
+        got = snn(data)
+        errors.append(sum(float(ops.mean((got[k] - wanted[k]) ** 2)) for k in wanted))
+    assert errors[1] < errors[0]
+
+
 def test_calibrated_networks_are_simulated_compared_and_saved(model, images, tmp_path):
     snn = fs.convert(model, calibration_data=images, steps=4)
     result = fs.simulate(snn, images[:4])
@@ -188,6 +269,7 @@ def test_other_activations_are_fitted_to_their_inputs():
     [
         ({"steps": 0}, "steps must be"),
         ({"granularity": "pixel"}, "granularity must be one of"),
+        ({"correction": "all"}, "correction must be one of none, mean"),
         ({"spike_penalty": -1}, "spike_penalty must be"),
         ({"target_spikes": 1, "spike_penalty": 1}, "not both"),
         ({"relu": "swish_k8"}, "one or the other"),
@@ -201,6 +283,8 @@ def test_settings_that_make_no_sense_are_refused(model, images, arguments, messa
 def test_data_that_can_not_calibrate_is_refused(model, images):
     with pytest.raises(ValueError, match="give calibration_data as well"):
         fs.convert(model, steps=4)
+    with pytest.raises(ValueError, match="give calibration_data as well"):
+        fs.convert(model, correction="weights")
     with pytest.raises((TypeError, ValueError), match="label"):
         fs.convert(model, calibration_data=(images, np.zeros(len(images))), steps=4)
     with pytest.raises(ValueError, match="at least 16"):
