@@ -27,7 +27,7 @@ test: $(VENV)/installed  ## install, then all tests
 	$(PYTEST) tests
 
 # What does not need TensorFlow, on the other backends.
-CORE := neuron layers pooling folding simulation profiling comparison rate_coding conversion evaluation
+CORE := neuron layers pooling folding simulation profiling comparison rate_coding conversion refinement evaluation
 test_jax test_torch: test_%: $(VENV)/installed
 	$(RUN) -m pip install --quiet --editable ".[$*]" $(TORCH)
 	KERAS_BACKEND=$* $(PYTEST) $(CORE:%=tests/test_%.py)

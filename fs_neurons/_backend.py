@@ -6,6 +6,7 @@ JAX, the plain function on PyTorch. `compiled` does so with a whole forward pass
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import types
@@ -74,6 +75,15 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
         return jax.jit(function)
     return function
+
+
+def with_gradients() -> contextlib.AbstractContextManager:
+    """Where gradients are taken, even inside torch.no_grad()."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.enable_grad()
 
 
 def bincount(codes: Any, bins: int) -> Any:

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from fs_neurons._backend import with_gradients
+
 PASSES, IMAGES = 5, 25
 # Of the logarithm of a range, and of an offset in units of the deviation of its channel.
 RANGE_RATE, OFFSET_RATE = 0.01, 0.003
@@ -52,8 +54,9 @@ def refine(
     images = len(keras.tree.flatten(inputs)[0])
     size = max(1, min(IMAGES, images, NEURONS // neurons))
     updates = PASSES * (images // size)
+    rising = max(1, updates // 10)
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0, updates - updates // 10, warmup_target=RANGE_RATE, warmup_steps=updates // 10
+        0.0, updates - rising, warmup_target=RANGE_RATE, warmup_steps=rising
     )
     # Where the outputs are small, so are their gradients.
     changed.compile(
@@ -63,7 +66,8 @@ def refine(
     )
     before = _error(changed, inputs, outputs, size)
     shuffled = _shuffled(inputs, outputs, images, size)
-    changed.fit(shuffled, steps_per_epoch=updates, epochs=1, shuffle=False, verbose=0)
+    with with_gradients():
+        changed.fit(shuffled, steps_per_epoch=updates, epochs=1, shuffle=False, verbose=0)
     if not _error(changed, inputs, outputs, size) < before:
         return False
     for variable, value in changed.values():
@@ -77,12 +81,15 @@ class _Changed(keras.Model):
     def __init__(self, network, ranges, offsets):
         super().__init__(name="changed")
         ranges = [(v, self._change(v)) for v in ranges]
-        offsets = [(v, self._change(v), unit * OFFSET_RATE / RANGE_RATE) for v, unit in offsets]
+        offsets = [
+            (v, self._change(v), np.float32(unit * OFFSET_RATE / RANGE_RATE)) for v, unit in offsets
+        ]
 
         # Closures: as attributes, the network and its weights would be trained too.
         def values() -> list[tuple[keras.Variable, Any]]:
             return [(v, v * ops.exp(change)) for v, change in ranges] + [
-                (v, v + ops.cast(change * unit, v.dtype)) for v, change, unit in offsets
+                (v, v + ops.cast(ops.multiply(change, unit), v.dtype))
+                for v, change, unit in offsets
             ]
 
         def run(inputs: Any) -> Any:

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras import layers, ops
+from keras import layers
 
 import fs_neurons as fs
 from fs_neurons import calibration, datasets, models, neuron
-from fs_neurons._refinement import refine
 from fs_neurons.calibration import Settings, best_alpha
 
 
@@ -174,56 +173,6 @@ def test_few_steps_without_a_price_end_with_ranges_and_offsets_for_the_outputs(a
     assert changed == ({"beta", "bias", "scale"} if refined else set())
     errors = [logit_error(snn, model, x[1000:]) for snn in (by_weights, by_default)]
     assert (errors[1] < errors[0]) is refined
-
-
-def test_a_missing_offset_is_found_and_other_weights_stay():
-    inputs = keras.Input((6,))
-    site = fs.FSActivation(fs.relu_parameters(8, 1.0, "nearest"), "relu", per_channel=True)
-    dense = layers.Dense(6, name="dense")
-    network = keras.Model(inputs, {"only": site(dense(inputs))})
-    random = np.random.default_rng(0)
-    dense.kernel.assign(np.eye(6))
-    site.scale.assign(np.full(6, 4.0))
-    x = random.uniform(0.5, 3.5, (400, 6)).astype(np.float32)
-    wanted = {"only": x + 0.05}
-    before = float(np.square(np.asarray(network(x)["only"]) - wanted["only"]).mean())
-    kernel = np.asarray(dense.kernel)
-    unit = np.full(6, 20.0)
-    assert refine(network, [site.scale], [(dense.bias, unit)], [x], [wanted], 6)
-    after = float(np.square(np.asarray(network(x)["only"]) - wanted["only"]).mean())
-    assert after < before / 10 and (np.asarray(dense.kernel) == kernel).all()
-    assert np.asarray(dense.bias) == pytest.approx(0.05, abs=0.02)
-
-
-def test_outputs_that_can_not_come_nearer_are_left_alone():
-    inputs = keras.Input((4,))
-    site = fs.FSActivation(fs.relu_parameters(3, 1.0), "relu", per_channel=True)
-    network = keras.Model(inputs, site(inputs))
-    x = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
-    exact = np.asarray(network(x))
-    assert not refine(network, [site.scale], [], [x], [exact], 4)
-    assert not refine(network, [site.scale], [], [x], [exact.argmax(axis=1)], 4)
-    assert not refine(network, [], [], [x], [exact + 1], 4)
-    assert (np.asarray(site.scale) == 1).all()
-
-
-def test_networks_with_several_inputs_and_outputs_are_refined():
-    keras.utils.set_random_seed(0)
-    a, b = keras.Input((5,), name="a"), keras.Input((3,), name="b")
-    x = layers.Dense(16, "relu")(layers.Concatenate()([a, b]))
-    x = layers.Dense(16, "relu")(x)
-    model = keras.Model({"a": a, "b": b}, {"p": layers.Dense(2)(x), "q": layers.Dense(4)(x)})
-    random = np.random.default_rng(0)
-    data = {
-        name: random.normal(size=(500, n)).astype(np.float32) for name, n in (("a", 5), ("b", 3))
-    }
-    wanted = model(data)
-    errors = []
-    for correction in ("weights", "outputs"):
-        snn = fs.convert(model, calibration_data=data, steps=3, correction=correction)
-        got = snn(data)
-        errors.append(sum(float(ops.mean((got[k] - wanted[k]) ** 2)) for k in wanted))
-    assert errors[1] < errors[0]
 
 
 def test_calibrated_networks_are_simulated_compared_and_saved(model, images, tmp_path):
