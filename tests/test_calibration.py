@@ -130,6 +130,7 @@ def test_what_half_of_the_images_can_not_predict_is_left_alone():
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_a_refitted_convolution_gives_what_the_original_gave(padding):
     """Behind a site that halves its output the weights have to double."""
+    keras.utils.set_random_seed(0)
     inputs = keras.Input((9, 7, 2))
     x = layers.Conv2D(3, 2, strides=2, activation="relu")(inputs)
     conv = layers.Conv2D(4, (2, 3), strides=(1, 2), padding=padding, use_bias=False, name="conv")

@@ -267,12 +267,13 @@ def test_the_same_seed_gives_the_same_set(method, effort, bits):
 
 def test_samples_a_callable_and_a_name_are_one_function():
     x = np.linspace(*DOMAIN, 20_001)
+    # So few steps that every search finds the best set.
     sampled, called, named = (
-        fit(function, 5, DOMAIN, **QUICK).errors["mse [-8, 12]"]
+        fit(function, 3, DOMAIN, **QUICK).errors["mse [-8, 12]"]
         for function in ((x, swish(x)), swish, "silu")
     )
-    assert sampled == pytest.approx(called, rel=1e-2)
-    assert named == pytest.approx(called, rel=1e-2)
+    assert sampled == pytest.approx(called, rel=1e-3)
+    assert named == pytest.approx(called, rel=1e-3)
 
 
 def test_the_time_budget_ends_the_search_with_the_best_so_far():
