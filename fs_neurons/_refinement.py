@@ -32,6 +32,8 @@ def refine(
 ) -> bool:
     """Least squares for the outputs of a converted network, over its ranges and offsets.
 
+    Of a softmax, what counts is what it was given, less the mean over classes.
+
     Args:
         network: it is changed in place.
         ranges: positive weights, the scales of its FS layers.
@@ -49,8 +51,12 @@ def refine(
     )
     if not differentiable or not (ranges or offsets):
         return False
-    changed = _Changed(network, ranges, offsets)
     inputs, outputs = _joined(inputs), _joined(wanted)
+    softmax = keras.tree.map_structure(_are_probabilities, outputs)
+    outputs = keras.tree.map_structure(
+        ops.convert_to_numpy, keras.tree.map_structure(_comparable, outputs, softmax)
+    )
+    changed = _Changed(network, ranges, offsets, softmax)
     images = len(keras.tree.flatten(inputs)[0])
     size = max(1, min(IMAGES, images, NEURONS // neurons))
     updates = PASSES * (images // size)
@@ -78,7 +84,7 @@ def refine(
 class _Changed(keras.Model):
     """A network with changes to some of its weights, which are the weights of this model."""
 
-    def __init__(self, network, ranges, offsets):
+    def __init__(self, network, ranges, offsets, softmax):
         super().__init__(name="changed")
         ranges = [(v, self._change(v)) for v in ranges]
         offsets = [
@@ -94,7 +100,8 @@ class _Changed(keras.Model):
 
         def run(inputs: Any) -> Any:
             with keras.StatelessScope(state_mapping=values()):
-                return network(inputs, training=False)
+                outputs = network(inputs, training=False)
+            return keras.tree.map_structure(_comparable, outputs, softmax)
 
         self.values, self._run = values, run
         self.built = True
@@ -104,6 +111,22 @@ class _Changed(keras.Model):
 
     def call(self, inputs: Any) -> Any:
         return self._run(inputs)
+
+
+def _are_probabilities(outputs: np.ndarray) -> bool:
+    return bool(
+        outputs.ndim > 1
+        and outputs.shape[-1] > 1
+        and (outputs >= 0).all()
+        and np.allclose(outputs.sum(axis=-1, dtype=float), 1, atol=0.01)
+    )
+
+
+def _comparable(outputs: Any, softmax: bool) -> Any:
+    if not softmax:
+        return outputs
+    logits = ops.log(ops.maximum(ops.cast(outputs, "float32"), 1e-30))
+    return logits - ops.mean(logits, axis=-1, keepdims=True)
 
 
 def _joined(batches: Sequence[Any]) -> Any:

@@ -40,6 +40,24 @@ def test_outputs_that_can_not_come_nearer_are_left_alone():
     assert (np.asarray(site.scale) == 1).all()
 
 
+def test_a_softmax_is_refined_for_what_it_was_given():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8,))
+    logits = layers.Dense(5, name="logits")(layers.Dense(30, "relu")(inputs))
+    model = keras.Model(inputs, layers.Softmax()(5 * logits))
+    x = np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32)
+
+    def centred_logits(network):
+        given = np.asarray(keras.Model(network.inputs, network.get_layer("logits").output)(x))
+        return given - given.mean(axis=1, keepdims=True)
+
+    errors = []
+    for correction in ("weights", "outputs"):
+        snn = fs.convert(model, calibration_data=x, steps=3, correction=correction)
+        errors.append(np.square(centred_logits(snn) - centred_logits(model)).mean())
+    assert errors[1] < errors[0]
+
+
 def test_networks_with_several_inputs_and_outputs_are_refined():
     keras.utils.set_random_seed(0)
     a, b = keras.Input((5,), name="a"), keras.Input((3,), name="b")
