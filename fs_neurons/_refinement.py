@@ -18,7 +18,7 @@ from fs_neurons._backend import with_gradients
 PASSES, IMAGES = 5, 25
 # Of the logarithm of a range, and of an offset in units of the deviation of its channel.
 RANGE_RATE, OFFSET_RATE = 0.01, 0.003
-# A batch has no more neurons than these: its backward pass takes some 40 bytes for each.
+# A batch has no more neurons than these, for the memory of its backward pass.
 NEURONS = 50_000_000
 
 
@@ -43,8 +43,8 @@ def refine(
         neurons: number of FS-neurons.
 
     Returns:
-        Whether it changed: not where there is nothing to change, nor where the outputs came no nearer, as with
-        one or two steps, for which the surrogate gradient is too coarse.
+        Whether it changed: not where there is nothing to change, nor where the outputs came no nearer, as
+        was seen with one or two steps, for which the surrogate gradient is coarse.
     """
     differentiable = all(
         "float" in keras.backend.standardize_dtype(y.dtype) for y in keras.tree.flatten(wanted[0])
@@ -54,7 +54,7 @@ def refine(
     inputs, outputs = _joined(inputs), _joined(wanted)
     softmax = keras.tree.map_structure(_are_probabilities, outputs)
     outputs = keras.tree.map_structure(
-        ops.convert_to_numpy, keras.tree.map_structure(_comparable, outputs, softmax)
+        lambda y, s: ops.convert_to_numpy(_comparable(y, s)), outputs, softmax
     )
     changed = _Changed(network, ranges, offsets, softmax)
     images = len(keras.tree.flatten(inputs)[0])
@@ -123,6 +123,7 @@ def _are_probabilities(outputs: np.ndarray) -> bool:
 
 
 def _comparable(outputs: Any, softmax: bool) -> Any:
+    """Outputs, those of a softmax as what it was given less the mean."""
     if not softmax:
         return outputs
     logits = ops.log(ops.maximum(ops.cast(outputs, "float32"), 1e-30))

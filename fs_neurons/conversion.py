@@ -120,8 +120,8 @@ def convert(
         spike_penalty: what a spike costs in calibration, relative to the squared error of its site;
             0.01 to 0.1 save spikes at little cost.
         target_spikes: spikes per neuron that calibration is to reach, by the least such penalty.
-        correction: of the weights, one of `calibration.CORRECTIONS`, from "none" to "outputs"; the best
-            for the number of steps when missing.
+        correction: how calibration makes up for errors, one of `calibration.CORRECTIONS`; when missing,
+            "outputs" with up to four steps and no price on spikes, else "weights".
         activations: parameter sets by activation name, relu=..., swish=..., gelu=..., each FSParameters,
             the name of a set or a path; instead of the registered ones. The set for relu also gives
             the number of steps of ReLUs that saturate, such as ReLU6.
