@@ -49,7 +49,7 @@ RELU_METHODS = {
     "mean": Settings(correction="mean"),
     "deviation": Settings(correction="affine"),
     "calibrated": Settings(correction="weights"),
-    "refined": Settings(correction="outputs"),
+    "refined": Settings(correction="joint"),
 }
 METHODS = (*RELU_METHODS, "priced", "fitted", "finetuned", "rate")
 TITLES = {
@@ -60,7 +60,7 @@ TITLES = {
     "mean": "+ mean of each channel",
     "deviation": "+ deviation of each channel",
     "calibrated": "weights by least squares instead",
-    "refined": "+ ranges, offsets for the outputs",
+    "refined": "+ all weights and ranges together",
     "priced": "price of spikes",
     "fitted": "fitted sets",
     "finetuned": "fine-tuned",

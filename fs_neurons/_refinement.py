@@ -1,12 +1,13 @@
-"""The last step of calibration: ranges and offsets that bring the outputs nearest to those of the analog network.
+"""The last step of calibration: weights and ranges that bring all of a network nearest to the analog one.
 
 What came before looked at one layer at a time. Here a few passes of Adam over the calibration data, through the
-surrogate gradient, move the logarithm of every range alpha and every offset; other weights stay.
+surrogate gradient, move all kernels, offsets and ranges alpha together, so that what comes later makes up for
+errors that stay before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,103 +15,129 @@ import numpy as np
 from keras import ops
 
 from fs_neurons._backend import with_gradients
+from fs_neurons.graph import Graph, Value
+from fs_neurons.layers import record_spikes, soft_spikes_per_neuron
+from fs_neurons.neuron import response_and_soft_spikes
 
-PASSES, IMAGES = 5, 25
-# Of the logarithm of a range, and of an offset in units of the deviation of its channel.
-RANGE_RATE, OFFSET_RATE = 0.01, 0.003
+PASSES, IMAGES = 10, 25
+# Of the logarithm of a range, and of a weight in its unit.
+RANGE_RATE, WEIGHT_RATE = 0.01, 0.003
+# What spikes beyond the budget add to the error, both relative: an error with 1 % too many counts as 10 % more.
+SPIKE_COST = 10.0
 # A batch has no more neurons than these, for the memory of its backward pass.
 NEURONS = 50_000_000
 
 
 def refine(
-    network: keras.Model,
+    spiking: Graph,
+    analog: Graph,
+    originals: Iterable[tuple[keras.Variable, np.ndarray]],
     ranges: Sequence[keras.Variable],
-    offsets: Sequence[tuple[keras.Variable, np.ndarray]],
-    inputs: Sequence[Any],
-    wanted: Sequence[Any],
-    neurons: int,
+    weights: Sequence[tuple[keras.Variable, np.ndarray]],
+    inputs: Sequence[np.ndarray],
+    most_spikes: float,
 ) -> bool:
-    """Least squares for the outputs of a converted network, over its ranges and offsets.
+    """Least squares for gate inputs and outputs of a converted network, over its weights and ranges.
 
-    Of a softmax, what counts is what it was given, less the mean over classes.
+    The squared error of every site's gate inputs and of every output counts relative to their variance in
+    the analog network. Of a softmax, what counts is what it was given, less the mean over classes.
 
     Args:
-        network: it is changed in place.
-        ranges: positive weights, the scales of its FS layers.
-        offsets: other weights, each with the unit of its changes.
-        inputs: of the network, a structure of arrays per batch.
-        wanted: outputs for each batch.
-        neurons: number of FS-neurons.
+        spiking: a converted network; its weights are changed in place.
+        analog: the same values, with the original activations at the sites.
+        originals: weights of the network, and what they are in the analog one.
+        ranges: weights to change that are positive, the scales of FS layers.
+        weights: other weights to change, each with the unit of its changes.
+        inputs: an array (images, ...) for every input of the network.
+        most_spikes: average spikes per neuron that the network is to stay below.
 
     Returns:
-        Whether it changed: not where there is nothing to change, nor where the outputs came no nearer, as
+        Whether it changed: not where there is nothing to change, nor where the error became no smaller, as
         was seen with one or two steps, for which the surrogate gradient is coarse.
     """
-    differentiable = all(
-        "float" in keras.backend.standardize_dtype(y.dtype) for y in keras.tree.flatten(wanted[0])
-    )
-    if not differentiable or not (ranges or offsets):
+    if not (ranges or weights):
         return False
-    inputs, outputs = _joined(inputs), _joined(wanted)
-    softmax = keras.tree.map_structure(_are_probabilities, outputs)
-    outputs = keras.tree.map_structure(
-        lambda y, s: ops.convert_to_numpy(_comparable(y, s)), outputs, softmax
-    )
-    changed = _Changed(network, ranges, offsets, softmax)
-    images = len(keras.tree.flatten(inputs)[0])
+    pair = _Pair(spiking, analog, originals, ranges, weights, inputs, most_spikes)
+    images = len(inputs[0])
+    neurons = sum(int(np.prod(call.inputs[0].shape)) for call in spiking.sites)
     size = max(1, min(IMAGES, images, NEURONS // neurons))
     updates = PASSES * (images // size)
     rising = max(1, updates // 10)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, updates - rising, warmup_target=RANGE_RATE, warmup_steps=rising
     )
-    # Where the outputs are small, so are their gradients.
-    changed.compile(
+    # Where errors are small, so are their gradients.
+    pair.compile(
         keras.optimizers.Adam(rate, beta_2=0.99, epsilon=1e-12),
-        loss="mse",
         jit_compile=keras.backend.backend() == "jax",
     )
-    before = _error(changed, inputs, outputs, size)
-    shuffled = _shuffled(inputs, outputs, images, size)
+    before = _error(pair, inputs, size)
     with with_gradients():
-        changed.fit(shuffled, steps_per_epoch=updates, epochs=1, shuffle=False, verbose=0)
-    if not _error(changed, inputs, outputs, size) < before:
+        pair.fit(
+            _shuffled(inputs, size), steps_per_epoch=updates, epochs=1, shuffle=False, verbose=0
+        )
+    if not _error(pair, inputs, size) < before:
         return False
-    for variable, value in changed.values():
+    for variable, value in pair.changed():
         variable.assign(value)
     return True
 
 
-class _Changed(keras.Model):
-    """A network with changes to some of its weights, which are the weights of this model."""
+class _Pair(keras.Model):
+    """The spiking network beside the analog one: its weights are changes to those of the spiking one, its loss the
+    error that these leave."""
 
-    def __init__(self, network, ranges, offsets, softmax):
-        super().__init__(name="changed")
+    def __init__(self, spiking, analog, originals, ranges, weights, inputs, most_spikes):
+        super().__init__(name="pair")
         ranges = [(v, self._change(v)) for v in ranges]
-        offsets = [
-            (v, self._change(v), np.float32(unit * OFFSET_RATE / RANGE_RATE)) for v, unit in offsets
-        ]
+        weights = [(v, self._change(v), unit * (WEIGHT_RATE / RANGE_RATE)) for v, unit in weights]
+        originals = [(v, ops.convert_to_tensor(value)) for v, value in originals]
+        observed = [call.inputs[0] for call in spiking.sites]
+        outputs = keras.tree.flatten(spiking.outputs)
+        given = _run(analog, originals, [ops.convert_to_tensor(x[:IMAGES]) for x in inputs])
+        softmax = {v for v in outputs if _are_probabilities(ops.convert_to_numpy(given[v]))}
+        observed += [v for v in outputs if "float" in v.dtype]
 
         # Closures: as attributes, the network and its weights would be trained too.
-        def values() -> list[tuple[keras.Variable, Any]]:
+        def changed() -> list[tuple[keras.Variable, Any]]:
             return [(v, v * ops.exp(change)) for v, change in ranges] + [
-                (v, v + ops.cast(ops.multiply(change, unit), v.dtype))
-                for v, change, unit in offsets
+                (v, v + ops.cast(change * unit, v.dtype)) for v, change, unit in weights
             ]
 
-        def run(inputs: Any) -> Any:
-            with keras.StatelessScope(state_mapping=values()):
-                outputs = network(inputs, training=False)
-            return keras.tree.map_structure(_comparable, outputs, softmax)
+        def loss(inputs: Sequence[Any]) -> Any:
+            wanted = _run(analog, originals, inputs)
+            with record_spikes(response_and_soft_spikes) as records:
+                given = _run(spiking, changed(), inputs)
+            error = sum(_relative_error(wanted[v], given[v], v in softmax) for v in observed)
+            beyond = ops.maximum(soft_spikes_per_neuron(records) / most_spikes - 1, 0.0)
+            return error * (1 + SPIKE_COST * beyond)
 
-        self.values, self._run = values, run
+        self.changed, self._loss = changed, loss
         self.built = True
 
     def _change(self, variable: keras.Variable) -> keras.Variable:
         return self.add_weight(variable.shape, "zeros", dtype="float32")
 
-    def call(self, inputs: Any) -> Any:
-        return self._run(inputs)
+    def call(self, inputs: Sequence[Any]) -> None:
+        self.add_loss(self._loss(inputs))
+
+
+def _run(graph: Graph, weights: Any, inputs: Iterable[Any]) -> dict[Value, Any]:
+    """All values of a network whose weights are others."""
+    values = dict(zip(graph.inputs, inputs, strict=True))
+    with keras.StatelessScope(state_mapping=weights):
+        for call in graph.calls:
+            outputs = keras.tree.flatten(call(values.__getitem__))
+            values.update(zip(keras.tree.flatten(call.outputs), outputs, strict=True))
+    return values
+
+
+def _relative_error(wanted: Any, given: Any, softmax: bool) -> Any:
+    wanted, given = (ops.cast(y, "float32") for y in (ops.stop_gradient(wanted), given))
+    if softmax:
+        wanted, given = (ops.log(ops.maximum(y, 1e-30)) for y in (wanted, given))
+        wanted, given = (y - ops.mean(y, axis=-1, keepdims=True) for y in (wanted, given))
+    return ops.mean(ops.square(given - wanted)) / (ops.var(wanted) + 1e-12)
 
 
 def _are_probabilities(outputs: np.ndarray) -> bool:
@@ -122,31 +149,16 @@ def _are_probabilities(outputs: np.ndarray) -> bool:
     )
 
 
-def _comparable(outputs: Any, softmax: bool) -> Any:
-    """Outputs, those of a softmax as what it was given less the mean."""
-    if not softmax:
-        return outputs
-    logits = ops.log(ops.maximum(ops.cast(outputs, "float32"), 1e-30))
-    return logits - ops.mean(logits, axis=-1, keepdims=True)
-
-
-def _joined(batches: Sequence[Any]) -> Any:
-    """One structure of arrays from those of batches."""
-    return keras.tree.map_structure(
-        lambda *parts: np.concatenate([ops.convert_to_numpy(part) for part in parts]), *batches
-    )
-
-
-def _error(model: keras.Model, inputs: Any, outputs: Any, size: int) -> float:
-    """Squared error; infinite where it is NaN."""
-    losses = model.evaluate(inputs, outputs, batch_size=size, verbose=0, return_dict=True)
+def _error(pair: keras.Model, inputs: Sequence[np.ndarray], size: int) -> float:
+    """The loss; infinite where it is NaN."""
+    losses = pair.evaluate(tuple(inputs), batch_size=size, verbose=0, return_dict=True)
     return float(np.nan_to_num(losses["loss"], nan=np.inf))
 
 
-def _shuffled(inputs: Any, outputs: Any, images: int, size: int) -> Iterator[tuple[Any, Any]]:
+def _shuffled(inputs: Sequence[np.ndarray], size: int) -> Iterator[tuple[tuple[np.ndarray, ...]]]:
     rng = np.random.default_rng(0)
+    images = len(inputs[0])
     for _ in range(PASSES):
         order = rng.permutation(images)
         for i in range(0, images - size + 1, size):
-            batch = order[i : i + size]
-            yield keras.tree.map_structure(lambda x, batch=batch: x[batch], (inputs, outputs))
+            yield (tuple(x[order[i : i + size]] for x in inputs),)

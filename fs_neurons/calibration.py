@@ -8,8 +8,8 @@ The analog and the spiking network run side by side on the calibration data, whi
 operation by operation, all data through one before the next. A site is fitted to the gate inputs that it
 gets from the converted network before it. A linear layer gets the weights that come nearest, in the
 sense of least squares, to what it gave in the analog network; other layers with an offset are rescaled
-and shifted so that each channel has its mean and standard deviation again. With few steps, ranges and
-offsets of all layers are then adjusted together, for the outputs of the network.
+and shifted so that each channel has its mean and standard deviation again. With few steps, weights and
+ranges of all layers are then adjusted together, for the gate inputs of all sites and the outputs.
 
 A ReLU site gets range alpha per channel, for the least error, and rounds to the nearest
 multiple of its step. Every other site gets T, h and d fitted to its function and its own distribution
@@ -40,9 +40,9 @@ from fs_neurons.parameters import shipped
 
 GRANULARITIES = ("channel", "layer")
 # How errors are made up for in the layers between sites, each with what the one before has.
-CORRECTIONS = ("none", "mean", "affine", "weights", "outputs")
-# Up to so many steps, "outputs" is worth its time.
-FEW_STEPS = 4
+CORRECTIONS = ("none", "mean", "affine", "weights", "joint")
+# Up to so many steps, "joint" is worth its time; and with a price on spikes.
+FEW_STEPS, FEW_PRICED_STEPS = 4, 8
 MIN_IMAGES, MAX_IMAGES = 16, 50_000
 BATCH = 100
 # A site is fitted to at most so many gate inputs, evenly spaced over images and positions.
@@ -76,9 +76,9 @@ class Settings:
         target_spikes: average spikes per neuron that the penalty is to be raised for, if any.
         rounding: of ReLU sites, "nearest" or "down".
         correction: of the layers between sites: "mean" or "affine", mean and standard deviation, of each
-            channel; "weights" for least squares instead; "outputs" for that and then an adjustment of
-            all offsets and ranges for the outputs of the network; "none" leaves all weights as they
-            are. Where None, `best_correction`.
+            channel; "weights" for least squares instead; "joint" for that and then an adjustment of
+            all weights and ranges together; "none" leaves all weights as they are. Where None,
+            `best_correction`.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -112,10 +112,9 @@ class Settings:
 
     @property
     def best_correction(self) -> str:
-        """ "outputs" with few steps; "weights" with more, or where spikes, of which that takes more, have a price."""
-        few = self.steps is not None and self.steps <= FEW_STEPS
-        priced = self.spike_penalty or self.target_spikes
-        return "outputs" if few and not priced else "weights"
+        """ "joint" with few steps, where errors are large; else "weights"."""
+        few = FEW_PRICED_STEPS if self.spike_penalty or self.target_spikes else FEW_STEPS
+        return "joint" if self.steps is not None and self.steps <= few else "weights"
 
 
 def calibrate(
@@ -163,16 +162,26 @@ class _Calibration:
 
         self.snn = conversion._Rewriter(replacement).rewrite(model)
         self.graph = graph.trace(self.snn, first)
+        # The same values with the original activations.
+        self.analog = {
+            call: dataclasses.replace(call, op=self.site_of[id(call.op)].function) if call.is_site else call
+            for call in self.graph.calls
+        }
         self.calls, self.last_uses = _calls(self.graph), last_uses(self.graph)
         self.weights = self.snn.get_weights()
 
     def run(self) -> keras.Model:
-        target = self.settings.target_spikes
         self._sample_shared_sites()
         self._calibrate(self.settings.spike_penalty)
-        if target is None or self._spikes_per_neuron() <= target * (1 + TARGET_TOLERANCE):
-            return self.snn
-        # 2. As often as the target asks for.
+        spikes, target = self._spikes_per_neuron(), self.settings.target_spikes
+        if target is not None and spikes > target * (1 + TARGET_TOLERANCE):
+            self._search_penalty(target)
+        if self.correction == "joint":
+            self._refine(spikes if target is None else target)
+        return self.snn
+
+    def _search_penalty(self, target: float) -> None:
+        """Calibrates with the lowest penalty found that has no more spikes per neuron than the target."""
         low, high = map(math.log, PENALTIES)
         best = None
         for _ in range(SEARCH_ROUNDS):
@@ -184,7 +193,7 @@ class _Calibration:
             else:
                 best, high = penalty, math.log(penalty)
                 if spikes > target * (1 - TARGET_TOLERANCE):
-                    return self.snn
+                    return
         if best is None:
             raise ValueError(
                 f"target_spikes={target}: with penalty {penalty:.3g} there are still {spikes:.2f} spikes"
@@ -192,7 +201,6 @@ class _Calibration:
             )
         if best != penalty:
             self._calibrate(best)
-        return self.snn
 
     def _placeholder(self, site: Site, shared: bool, name: str, dtype: Any) -> FSActivation:
         parameters = self.chosen[site]
@@ -228,24 +236,35 @@ class _Calibration:
             values.put(i, self.graph.inputs, [ops.convert_to_tensor(x) for x in batch])
 
     def _run_analog(self, call: Call, values: Store) -> None:
-        site = self.site_of.get(id(call.op))
-        analog = call if site is None else dataclasses.replace(call, op=site.function)
         for i in range(len(self.batches)):
-            values.put(i, call.outputs, analog(values.of(i)))
+            values.put(i, call.outputs, self.analog[call](values.of(i)))
 
     def _calibrate(self, penalty: float) -> None:
+        """Site by site and layer by layer."""
         self.snn.set_weights(self.weights)
         self.penalty = penalty
         self.fits: list[_Fit] = []
         # Offsets of layers, with the standard deviation of their channels.
         self.offsets: list[tuple[keras.Variable, np.ndarray]] = []
         self._run_side_by_side()
-        if self.correction == "outputs":
-            sites = self.graph.sites
-            ranges = [call.op.scale for call in sites if call.op.scale is not None]
-            neurons = sum(math.prod(call.inputs[0].shape) for call in sites)
-            wanted = [self.model(batch, training=False) for batch in self._packed()]
-            refine(self.snn, ranges, self.offsets, self._packed(), wanted, neurons)
+
+    def _refine(self, most_spikes: float) -> None:
+        layers = {id(call.op): call.op for call in self.graph.calls}.values()
+        kernels = [
+            (weight, _rms_of_channels(weight))
+            for layer in layers
+            for weight in getattr(layer, "trainable_variables", ())
+            if len(weight.shape) > 1
+        ]
+        refine(
+            self.graph,
+            dataclasses.replace(self.graph, calls=tuple(self.analog.values())),
+            originals=list(zip(self.snn.weights, self.weights, strict=True)),
+            ranges=[s.scale for s in layers if isinstance(s, FSActivation) and s.per_channel],
+            weights=kernels + self.offsets,
+            inputs=[np.concatenate(arrays) for arrays in zip(*self.batches, strict=True)],
+            most_spikes=most_spikes,
+        )
 
     def _spikes_per_neuron(self) -> float:
         spikes = neurons = 0
@@ -364,7 +383,7 @@ class _Calibration:
 
     def _correct(self, call: Call, analog: Store, spiking: Store) -> None:
         layer, correction = call.op, self.correction
-        if correction in ("weights", "outputs") and self._refit(call, analog, spiking):
+        if correction in ("weights", "joint") and self._refit(call, analog, spiking):
             self.refitted.add(call.outputs)
         elif correction != "none" and (offset := _offset(layer)) is not None:
             rescale = correction != "mean" and call.inputs[0] not in self.refitted
@@ -614,6 +633,11 @@ def _rows_of(layer: Any) -> Callable[[Any], Any] | None:
     return lambda x: ops.image.extract_patches(
         x, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding, layer.data_format
     )
+
+
+def _rms_of_channels(kernel: keras.Variable) -> np.ndarray:
+    squares = np.square(ops.convert_to_numpy(ops.cast(kernel, "float32")))
+    return np.sqrt(squares.mean(axis=tuple(range(squares.ndim - 1))))
 
 
 def _add(variable: keras.Variable, change: np.ndarray) -> None:

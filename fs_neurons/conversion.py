@@ -121,7 +121,7 @@ def convert(
             0.01 to 0.1 save spikes at little cost.
         target_spikes: spikes per neuron that calibration is to reach, by the least such penalty.
         correction: how calibration makes up for errors, one of `calibration.CORRECTIONS`; when missing,
-            "outputs" with up to four steps and no price on spikes, else "weights".
+            "joint" with up to four steps, or eight with a price on spikes, else "weights".
         activations: parameter sets by activation name, relu=..., swish=..., gelu=..., each FSParameters,
             the name of a set or a path; instead of the registered ones. The set for relu also gives
             the number of steps of ReLUs that saturate, such as ReLU6.

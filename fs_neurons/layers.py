@@ -72,6 +72,12 @@ def record_spikes(
         _records.reset(token)
 
 
+def soft_spikes_per_neuron(records: list[SiteRecord]) -> Any:
+    """Spikes per neuron of records made with `neuron.response_and_soft_spikes`, a float32 scalar."""
+    spikes, neurons = ops.unstack(sum(record.spikes for record in records))
+    return spikes / neurons
+
+
 @_register
 class FSActivation(keras.layers.Layer):
     """A layer of FS-neurons: y = sum of d(t) z(t), equations (1)-(3).

@@ -281,6 +281,22 @@ def response_and_spikes(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
     return ops.reshape(y, shape), spikes
 
 
+def response_and_soft_spikes(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
+    """The response, and how many spikes all neurons fire, with the gradient of the surrogate.
+
+    The number of spikes is the response of neurons whose every spike counts 1.
+
+    Args:
+        x: gate inputs, any shape; cast to float32.
+        parameters: T, h, d.
+
+    Returns:
+        float32 tensors, of the same shape and (2,): spikes and neurons.
+    """
+    z = response(x, dataclasses.replace(parameters, d=np.ones(parameters.K)))
+    return response(x, parameters), ops.stack([ops.sum(z), ops.sum(ops.ones_like(z))])
+
+
 def surrogate_derivative(x: Any, parameters: FSParameters) -> Any:
     """Derivative of the response with a triangle in place of the derivative of Theta.
 

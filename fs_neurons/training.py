@@ -29,8 +29,7 @@ from keras import ops
 from fs_neurons import neuron
 from fs_neurons.datasets import Dataset, standardise
 from fs_neurons.files import write_atomically
-from fs_neurons.layers import SiteRecord, record_spikes
-from fs_neurons.neuron import FSParameters
+from fs_neurons.layers import record_spikes, soft_spikes_per_neuron
 
 EVALUATION_BATCH = 500
 # Of the softmax of a teacher: the ratios of its small outputs count as well.
@@ -308,9 +307,11 @@ def _loss_and_hits(
     if recipe.target_spikes is None:
         logits, beyond = network(), 0.0
     else:
-        with record_spikes(_response_and_soft_spikes) as records:
+        with record_spikes(neuron.response_and_soft_spikes) as records:
             logits = network()
-        beyond = ops.maximum(_spikes_per_neuron(records) - recipe.target_spikes, 0.0)
+        if not records:
+            raise ValueError("target_spikes is for converted networks; this one has no FS layer")
+        beyond = ops.maximum(soft_spikes_per_neuron(records) - recipe.target_spikes, 0.0)
     logits = ops.cast(logits, "float32")
     loss = ops.mean(ops.sparse_categorical_crossentropy(labels, logits, from_logits=True))
     if taught is not None:
@@ -321,24 +322,6 @@ def _loss_and_hits(
         )
     hits = ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32"))
     return loss + SPIKE_COST * beyond, ops.mean(ops.cast(hits, "float32"))
-
-
-def _response_and_soft_spikes(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
-    """The response, and (spikes, neurons) of the whole batch, whose gradient is the surrogate's.
-
-    The number of spikes is the response of neurons whose every spike counts 1.
-    """
-    counting = dataclasses.replace(parameters, d=np.ones(parameters.K))
-    z = neuron.response(x, counting)
-    total = ops.stack([ops.sum(z), ops.sum(ops.ones_like(z))])
-    return neuron.response(x, parameters), total
-
-
-def _spikes_per_neuron(records: list[SiteRecord]) -> Any:
-    if not records:
-        raise ValueError("target_spikes is for converted networks; this one has no FS layer")
-    spikes, neurons = ops.unstack(sum(record.spikes for record in records))
-    return spikes / neurons
 
 
 def _descend(recipe: Recipe, weight, velocity, gradient, rate):

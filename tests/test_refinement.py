@@ -1,4 +1,6 @@
-"""Ranges and offsets for the outputs: what they find, and what they leave alone."""
+"""Weights and ranges adjusted together: what is found, and what is left alone."""
+
+import dataclasses
 
 import keras
 import numpy as np
@@ -6,45 +8,111 @@ import pytest
 from keras import layers, ops
 
 import fs_neurons as fs
-from fs_neurons._refinement import refine
+from fs_neurons import datasets, graph, models, neuron
+from fs_neurons._refinement import _relative_error, refine
+
+
+def networks(layer, site):
+    """A layer before a site as a graph, and the same with a ReLU at the site."""
+    inputs = keras.Input((layer.units,))
+    spiking = graph.trace(keras.Model(inputs, site(layer(inputs))))
+    calls = [dataclasses.replace(c, op=ops.relu) if c.is_site else c for c in spiking.calls]
+    return spiking, dataclasses.replace(spiking, calls=tuple(calls))
 
 
 def test_a_missing_offset_is_found_and_other_weights_stay():
-    inputs = keras.Input((6,))
     site = fs.FSActivation(fs.relu_parameters(8, 1.0, "nearest"), "relu", per_channel=True)
     dense = layers.Dense(6)
-    network = keras.Model(inputs, site(dense(inputs)))
+    spiking, analog = networks(dense, site)
     dense.kernel.assign(np.eye(6))
     site.scale.assign(np.full(6, 4.0))
     x = np.random.default_rng(0).uniform(0.5, 3.5, (400, 6)).astype(np.float32)
-
-    def error():
-        return float(np.square(np.asarray(network(x)) - (x + 0.05)).mean())
-
-    before = error()
-    assert refine(network, [site.scale], [(dense.bias, np.full(6, 20.0))], [x], [x + 0.05], 6)
-    assert error() < before / 10
+    originals = [(dense.bias, np.full(6, 0.05, np.float32))]
+    offsets = [(dense.bias, np.full(6, 20.0))]
+    assert refine(spiking, analog, originals, [site.scale], offsets, [x], 8.0)
     assert np.asarray(dense.bias) == pytest.approx(0.05, abs=0.02)
     assert (np.asarray(dense.kernel) == np.eye(6)).all()
 
 
-def test_outputs_that_can_not_come_nearer_are_left_alone():
-    inputs = keras.Input((4,))
+def test_what_can_not_come_nearer_is_left_alone():
     site = fs.FSActivation(fs.relu_parameters(3, 1.0), "relu", per_channel=True)
-    network = keras.Model(inputs, site(inputs))
+    dense = layers.Dense(4, use_bias=False)
+    spiking, analog = networks(dense, site)
+    dense.kernel.assign(np.eye(4))
     x = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
-    exact = np.asarray(network(x))
-    assert not refine(network, [site.scale], [], [x], [exact], 4)
-    assert not refine(network, [site.scale], [], [x], [exact.argmax(axis=1)], 4)
-    assert not refine(network, [], [], [x], [exact + 1], 4)
+    weights = [(dense.kernel, np.ones(4))]
+    assert not refine(spiking, spiking, [], [site.scale], weights, [x], 3.0)
+    assert not refine(spiking, analog, [(dense.kernel, 2 * np.eye(4))], [], [], [x], 3.0)
     assert (np.asarray(site.scale) == 1).all()
+    assert (np.asarray(dense.kernel) == np.eye(4)).all()
 
 
-def test_a_softmax_is_refined_for_what_it_was_given():
+def test_a_network_stays_within_its_budget_of_spikes():
+    site = fs.FSActivation(fs.relu_parameters(4, 1.0, "nearest"), "relu", per_channel=True)
+    dense = layers.Dense(5)
+    spiking, analog = networks(dense, site)
+    dense.kernel.assign(np.eye(5))
+    site.scale.assign(np.full(5, 3.0))
+    x = np.random.default_rng(0).normal(size=(1000, 5)).astype(np.float32)
+
+    def spikes():
+        gate_inputs = ops.matmul(x, dense.kernel) + dense.bias
+        count = neuron.spike_count(site.in_units(gate_inputs), site.parameters)
+        return float(ops.mean(ops.cast(count, "float32")))
+
+    budget = 0.95 * spikes()
+    weights = [(dense.kernel, np.ones(5)), (dense.bias, np.ones(5))]
+    refine(spiking, analog, [], [site.scale], weights, [x], budget)
+    assert 0.95 * budget < spikes() < 1.01 * budget
+
+
+def test_gate_inputs_of_a_trained_network_come_nearer_on_other_images():
+    model = models.pretrained("resnet8", "digits")
+    calibrating, others = (
+        np.asarray(datasets.standardise(datasets.load("digits", split).take(n).images))
+        for split, n in (("train", 300), ("test", 300))
+    )
+    sites = [site.name for site in fs.find_sites(model)]
+
+    def gate_inputs(network):
+        before = [network.get_layer(name).input for name in sites]
+        return [np.asarray(x) for x in keras.Model(network.inputs, before)(others)]
+
+    wanted = gate_inputs(model)
+    errors, spikes = [], []
+    for correction in ("weights", "joint"):
+        snn = fs.convert(model, calibration_data=calibrating, steps=3, correction=correction)
+        given = gate_inputs(snn)
+        errors.append(
+            np.mean([((y - x) ** 2).mean() / x.var() for x, y in zip(wanted, given, strict=True)])
+        )
+        spikes.append(fs.profile(snn, calibrating).spikes_per_neuron)
+    assert errors[1] < errors[0]
+    assert spikes[1] < 1.01 * spikes[0]
+
+
+def test_a_softmax_is_compared_by_what_it_was_given():
+    random = np.random.default_rng(0)
+    wanted, given = random.normal(0, 3, (2, 50, 7)).astype(np.float32)
+
+    def error(*logits, softmax):
+        return float(_relative_error(*map(ops.convert_to_tensor, logits), softmax))
+
+    expected = error(*(y - y.mean(axis=1, keepdims=True) for y in (wanted, given)), softmax=False)
+    shifted = given + random.normal(size=(50, 1)).astype(np.float32)
+    found = error(*(ops.softmax(y) for y in (wanted, shifted)), softmax=True)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("last", ["softmax", "argmax"])
+def test_outputs_of_other_kinds_are_fine(last):
+    """Probabilities, and classes, which have no derivative."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8,))
-    logits = layers.Dense(5, name="logits")(layers.Dense(30, "relu")(inputs))
-    model = keras.Model(inputs, layers.Softmax()(5 * logits))
+    x = layers.Dense(30, "relu")(layers.Dense(30, "relu")(inputs))
+    logits = layers.Dense(5, name="logits")(x)
+    outputs = layers.Softmax()(logits) if last == "softmax" else ops.argmax(logits, axis=-1)
+    model = keras.Model(inputs, outputs)
     x = np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32)
 
     def centred_logits(network):
@@ -52,8 +120,9 @@ def test_a_softmax_is_refined_for_what_it_was_given():
         return given - given.mean(axis=1, keepdims=True)
 
     errors = []
-    for correction in ("weights", "outputs"):
-        snn = fs.convert(model, calibration_data=x, steps=3, correction=correction)
+    for correction in ("weights", "joint"):
+        # As many spikes as there are steps: for the error alone.
+        snn = fs.convert(model, calibration_data=x, steps=3, target_spikes=3.0, correction=correction)
         errors.append(np.square(centred_logits(snn) - centred_logits(model)).mean())
     assert errors[1] < errors[0]
 
@@ -70,7 +139,7 @@ def test_networks_with_several_inputs_and_outputs_are_refined():
     }
     wanted = model(data)
     errors = []
-    for correction in ("weights", "outputs"):
+    for correction in ("weights", "joint"):
         snn = fs.convert(model, calibration_data=data, steps=3, correction=correction)
         got = snn(data)
         errors.append(sum(float(ops.mean((got[k] - wanted[k]) ** 2)) for k in wanted))

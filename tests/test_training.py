@@ -250,17 +250,6 @@ def test_training_comes_down_to_the_target_of_spikes():
     assert spikes[0.4] < 1.1 * 0.4 < 0.5 < spikes[None]
 
 
-@pytest.mark.parametrize(
-    "fs_parameters", [fs.relu_parameters(3, 2.0), parameters.load("swish_k16_paper")]
-)
-def test_soft_spikes_are_the_spikes(fs_parameters):
-    x = np.random.default_rng(0).normal(0, 2, (5, 4, 3)).astype("float32")
-    y, total = training._response_and_soft_spikes(keras.ops.convert_to_tensor(x), fs_parameters)
-    np.testing.assert_array_equal(y, neuron.response(x, fs_parameters))
-    exact = keras.ops.convert_to_numpy(neuron.spike_count(x, fs_parameters)).sum()
-    np.testing.assert_array_equal(total, [exact, x.size])
-
-
 def test_a_target_of_spikes_is_refused_without_fs_layers():
     with pytest.raises(ValueError, match="no FS layer"):
         trained(dataclasses.replace(RECIPE, target_spikes=0.5))
