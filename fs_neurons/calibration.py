@@ -164,7 +164,9 @@ class _Calibration:
         self.graph = graph.trace(self.snn, first)
         # The same values with the original activations.
         self.analog = {
-            call: dataclasses.replace(call, op=self.site_of[id(call.op)].function) if call.is_site else call
+            call: dataclasses.replace(call, op=self.site_of[id(call.op)].function)
+            if call.is_site
+            else call
             for call in self.graph.calls
         }
         self.calls, self.last_uses = _calls(self.graph), last_uses(self.graph)
@@ -249,18 +251,19 @@ class _Calibration:
         self._run_side_by_side()
 
     def _refine(self, most_spikes: float) -> None:
-        layers = {id(call.op): call.op for call in self.graph.calls}.values()
+        """All layers together."""
+        called = {id(call.op): call.op for call in self.graph.calls}.values()
         kernels = [
             (weight, _rms_of_channels(weight))
-            for layer in layers
-            for weight in getattr(layer, "trainable_variables", ())
-            if len(weight.shape) > 1
+            for layer in called
+            for weight in getattr(layer, "weights", ())
+            if len(weight.shape) > 1 and "float" in weight.dtype
         ]
         refine(
             self.graph,
             dataclasses.replace(self.graph, calls=tuple(self.analog.values())),
             originals=list(zip(self.snn.weights, self.weights, strict=True)),
-            ranges=[s.scale for s in layers if isinstance(s, FSActivation) and s.per_channel],
+            ranges=[s.scale for s in called if isinstance(s, FSActivation) and s.per_channel],
             weights=kernels + self.offsets,
             inputs=[np.concatenate(arrays) for arrays in zip(*self.batches, strict=True)],
             most_spikes=most_spikes,

@@ -249,6 +249,8 @@ def test_a_scale_per_channel_is_that_of_inputs_and_outputs(name, axis):
 def test_soft_spikes_are_the_spikes(p):
     x = np.random.default_rng(0).normal(0, 2, (5, 4, 3)).astype("float32")
     y, total = neuron.response_and_soft_spikes(ops.convert_to_tensor(x), p)
-    np.testing.assert_array_equal(ops.convert_to_numpy(y), ops.convert_to_numpy(neuron.response(x, p)))
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(y), ops.convert_to_numpy(neuron.response(x, p))
+    )
     exact = ops.convert_to_numpy(neuron.spike_count(x, p)).sum()
     np.testing.assert_array_equal(ops.convert_to_numpy(total), [exact, x.size])

@@ -122,7 +122,9 @@ def test_outputs_of_other_kinds_are_fine(last):
     errors = []
     for correction in ("weights", "joint"):
         # As many spikes as there are steps: for the error alone.
-        snn = fs.convert(model, calibration_data=x, steps=3, target_spikes=3.0, correction=correction)
+        snn = fs.convert(
+            model, calibration_data=x, steps=3, target_spikes=3.0, correction=correction
+        )
         errors.append(np.square(centred_logits(snn) - centred_logits(model)).mean())
     assert errors[1] < errors[0]
 

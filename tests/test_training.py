@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 import fs_neurons as fs
-from fs_neurons import datasets, models, neuron, parameters, training
+from fs_neurons import datasets, models, training
 from fs_neurons.training import RECIPES, CheckpointError, Recipe, augmented_batches
 
 pytestmark = pytest.mark.skipif(
