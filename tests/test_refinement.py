@@ -48,22 +48,29 @@ def test_what_can_not_come_nearer_is_left_alone():
 
 
 def test_a_network_stays_within_its_budget_of_spikes():
+    """Where weights are wrong and the range of a site is too large: a smaller one means more spikes, less error."""
     site = fs.FSActivation(fs.relu_parameters(4, 1.0, "nearest"), "relu", per_channel=True)
-    dense = layers.Dense(5)
+    dense = layers.Dense(40)
     spiking, analog = networks(dense, site)
-    dense.kernel.assign(np.eye(5))
-    site.scale.assign(np.full(5, 3.0))
-    x = np.random.default_rng(0).normal(size=(1000, 5)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(1000, 40)).astype(np.float32)
+    site.scale.assign(np.full(40, 6.0))
 
     def spikes():
-        gate_inputs = ops.matmul(x, dense.kernel) + dense.bias
-        count = neuron.spike_count(site.in_units(gate_inputs), site.parameters)
+        count = neuron.spike_count(site.in_units(dense(x)), site.parameters)
         return float(ops.mean(ops.cast(count, "float32")))
 
-    budget = 0.95 * spikes()
-    weights = [(dense.kernel, np.ones(5)), (dense.bias, np.ones(5))]
-    refine(spiking, analog, [], [site.scale], weights, [x], budget)
-    assert 0.95 * budget < spikes() < 1.01 * budget
+    before = spikes()
+    right = ops.convert_to_numpy(dense.kernel).copy()
+    wrong = right + np.random.default_rng(1).normal(0, 0.03, right.shape)
+    found = {}
+    for budget in (before, 4.0):
+        dense.kernel.assign(wrong)
+        site.scale.assign(np.full(40, 6.0))
+        weights = [(dense.kernel, np.full(40, 0.1))]
+        assert refine(spiking, analog, [(dense.kernel, right)], [site.scale], weights, [x], budget)
+        found[budget] = spikes()
+    assert 0.97 * before < found[before] < 1.01 * before
+    assert found[4.0] > 1.05 * before
 
 
 def test_gate_inputs_of_a_trained_network_come_nearer_on_other_images():
