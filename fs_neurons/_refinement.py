@@ -7,6 +7,7 @@ errors that stay before it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -52,8 +53,7 @@ def refine(
         most_spikes: average spikes per neuron that the network is to stay below.
 
     Returns:
-        Whether it changed: not where there is nothing to change, nor where the error became no smaller, as
-        was seen with one or two steps, for which the surrogate gradient is coarse.
+        Whether it changed: not where there is nothing to change, nor where the error became no smaller.
     """
     if not (ranges or weights):
         return False
@@ -72,7 +72,9 @@ def refine(
         jit_compile=keras.backend.backend() == "jax",
     )
     before = _error(pair, inputs, size)
-    with with_gradients():
+    with with_gradients(), warnings.catch_warnings():
+        # Of weights behind which nothing is compared, such as logits under an argmax.
+        warnings.filterwarnings("ignore", message="Gradients do not exist")
         pair.fit(
             _shuffled(inputs, size), steps_per_epoch=updates, epochs=1, shuffle=False, verbose=0
         )
