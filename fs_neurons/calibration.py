@@ -175,11 +175,11 @@ class _Calibration:
     def run(self) -> keras.Model:
         self._sample_shared_sites()
         self._calibrate(self.settings.spike_penalty)
-        spikes, target = self._spikes_per_neuron(), self.settings.target_spikes
-        if target is not None and spikes > target * (1 + TARGET_TOLERANCE):
+        target = self.settings.target_spikes
+        if target is not None and self._spikes_per_neuron() > target * (1 + TARGET_TOLERANCE):
             self._search_penalty(target)
         if self.correction == "joint":
-            self._refine(spikes if target is None else target)
+            self._refine(self._spikes_per_neuron() if target is None else target)
         return self.snn
 
     def _search_penalty(self, target: float) -> None:
