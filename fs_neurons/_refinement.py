@@ -7,6 +7,7 @@ errors that stay before it.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -57,10 +58,11 @@ def refine(
     """
     if not (ranges or weights):
         return False
-    pair = _Pair(spiking, analog, originals, ranges, weights, inputs, most_spikes)
     images = len(inputs[0])
-    neurons = sum(int(np.prod(call.inputs[0].shape)) for call in spiking.sites)
+    neurons = sum(math.prod(call.inputs[0].shape) for call in spiking.sites)
     size = max(1, min(IMAGES, images, NEURONS // neurons))
+    first = [x[:size] for x in inputs]
+    pair = _Pair(spiking, analog, originals, ranges, weights, first, most_spikes)
     updates = PASSES * (images // size)
     rising = max(1, updates // 10)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -89,14 +91,14 @@ class _Pair(keras.Model):
     """The spiking network beside the analog one: its weights are changes to those of the spiking one, its loss the
     error that these leave."""
 
-    def __init__(self, spiking, analog, originals, ranges, weights, inputs, most_spikes):
+    def __init__(self, spiking, analog, originals, ranges, weights, first, most_spikes):
         super().__init__(name="pair")
         ranges = [(v, self._change(v)) for v in ranges]
         weights = [(v, self._change(v), unit * (WEIGHT_RATE / RANGE_RATE)) for v, unit in weights]
         originals = [(v, ops.convert_to_tensor(value)) for v, value in originals]
         observed = [call.inputs[0] for call in spiking.sites]
         outputs = keras.tree.flatten(spiking.outputs)
-        given = _run(analog, originals, [ops.convert_to_tensor(x[:IMAGES]) for x in inputs])
+        given = _run(analog, originals, map(ops.convert_to_tensor, first))
         softmax = {v for v in outputs if _are_probabilities(ops.convert_to_numpy(given[v]))}
         observed += [v for v in outputs if "float" in v.dtype]
 
