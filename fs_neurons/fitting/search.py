@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from fs_neurons._staircase import Problem, new_staircase, objective, snap
+from fs_neurons.fitting.staircase import Problem, new_staircase, objective, snap
 
 # Shares of the evaluations; what is left polishes the winner.
 POOL_SHARE, CHAINS_SHARE, FINALISTS_SHARE = 0.05, 0.5, 0.4

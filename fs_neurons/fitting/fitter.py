@@ -10,8 +10,8 @@ The exact method minimises
 
     integral of weight (f - response)^2 + spike_penalty * expected number of spikes
 
-whose value, gradient and best d are computed without approximation: see `_staircase`. It draws many
-coarse-to-fine starts, descends from each, anneals the best of them and polishes the winner: `_search`.
+whose value, gradient and best d are computed without approximation: see `staircase`. It draws many
+coarse-to-fine starts, descends from each, anneals the best of them and polishes the winner: `search`.
 
 Reference: Stöckl and Maass, 2022, sections 1.2.1 and 1.5.
 """
@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from fs_neurons import _bptt, _search
-from fs_neurons._search import State
-from fs_neurons._staircase import MAX_STEPS, Problem, enumerate_intervals, new_staircase
+from fs_neurons.fitting import bptt, search
+from fs_neurons.fitting.search import State
+from fs_neurons.fitting.staircase import MAX_STEPS, Problem, enumerate_intervals, new_staircase
 from fs_neurons.neuron import FSParameters
 
 Function = str | Callable[[np.ndarray], Any] | tuple[Any, Any]
@@ -101,16 +101,16 @@ def fit(
     _check(K, domain, spike_penalty, bits, guard, starts, method, effort, seed, time_budget)
     low, high = map(float, domain)
     problem = _problem(
-        _as_function(function), low, high, weight, spike_penalty, input_distribution, bits,
+        as_function(function), low, high, weight, spike_penalty, input_distribution, bits,
         DEFAULT_GUARD if guard is True else float(guard),
     )  # fmt: skip
     rng = np.random.default_rng(seed)
     effort = EFFORT[method] if effort is None else effort
     if method == "exact":
-        states = [_search.new_state(start.T, start.h) for start in starts]
-        progress = _search.search(problem, K, states, effort, rng)
+        states = [search.new_state(start.T, start.h) for start in starts]
+        progress = search.search(problem, K, states, effort, rng)
     else:
-        progress = _bptt.search(problem, K, effort, rng)
+        progress = bptt.search(problem, K, effort, rng)
     best = _settled(_run(progress, effort, time_budget, verbose), problem)
     fitted = FSParameters(best.T, best.h, best.d, name=name)
     return FSParameters(
@@ -146,8 +146,8 @@ def measure(
         of spikes under the input distribution.
     """
     x = np.linspace(*domain, GRID_POINTS).astype(np.float32)
-    y, spikes = _respond(x, parameters)
-    error = np.abs(y.astype(float) - _values(_as_function(function), x.astype(float), "function"))
+    y, spikes = respond(x, parameters)
+    error = np.abs(y.astype(float) - _values(as_function(function), x.astype(float), "function"))
     span = _span(domain)
     errors = {f"mse {span}": np.mean(error**2)}
     if inside is not None:
@@ -214,7 +214,7 @@ def _settled(best: State, problem: Problem) -> State:
     return settled
 
 
-def _respond(x: np.ndarray, parameters: FSParameters) -> tuple[np.ndarray, np.ndarray]:
+def respond(x: np.ndarray, parameters: FSParameters) -> tuple[np.ndarray, np.ndarray]:
     """Response and number of spikes in float32, as neuron.py computes them."""
     v, y, count = x, np.zeros_like(x), np.zeros_like(x)
     for T, h, d in zip(parameters.T, parameters.h, parameters.d, strict=True):
@@ -287,7 +287,7 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def _as_function(function: Function) -> Callable[[np.ndarray], Any]:
+def as_function(function: Function) -> Callable[[np.ndarray], Any]:
     if isinstance(function, str):
         return _keras_activation(function)
     if callable(function):
