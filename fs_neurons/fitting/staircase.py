@@ -11,14 +11,18 @@ With integrals of the weight, of weight times f and of the input density over th
     spikes = integral of density times sum of z(t),
 
 and the cuts, hence error and spikes, are differentiable in T and h. No surrogate is involved.
+
+The arithmetic is IEEE's, in an order that is written down: every processor gives the same bits.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from fs_neurons.fitting.compiled import compiled
+from fs_neurons.fitting.problem import Problem
 
 MAX_STEPS = 62  # spike trains are bits of an int64
 MAX_INTERVALS = 4096
@@ -26,168 +30,206 @@ MAX_INTERVALS = 4096
 RIDGE = 1e-8
 
 
-class Problem(NamedTuple):
-    """What is fitted. Densities are constant within a cell of the grid, integrals are exact.
+class Staircase(NamedTuple):
+    """Buffers. Row 0 holds the intervals when done; steps write to the two rows in turn.
 
     Attributes:
-        low, high: domain of the function.
-        grid: (cells + 1,), ascending; from low to high, or beyond them on either side.
-        tables: (cells + 1, 3), integrals up to each grid point of weight, weight f and density.
-        square: integral of weight f^2.
-        spike_penalty: objective = error + spike_penalty * spikes.
-        bound, step: T, h, d are restricted to -bound, -bound + step, ..., bound; any if step is 0.
+        edge: (2, size + 1), left edges in ascending order, and the end of the last interval.
+        spikes: (2, size), spike trains: bit t is z(t + 1).
+        offset: (2, size), sum of h z.
+        fired: (MAX_STEPS + 1,), steps that fire on one interval.
+        system: (K + 1, K + 1), see `_normal_equations`.
     """
 
-    low: float
-    high: float
-    grid: np.ndarray
-    tables: np.ndarray
-    square: float
-    spike_penalty: float
-    bound: float
-    step: float
-
-
-class Staircase(NamedTuple):
-    """Buffers for the intervals: left edge, step that cut it (-1: none), spikes, sum of h z."""
-
     edge: np.ndarray
-    cut: np.ndarray
     spikes: np.ndarray
     offset: np.ndarray
+    fired: np.ndarray
+    system: np.ndarray
 
 
-@numba.njit
-def new_staircase():
+@compiled
+def new_staircase(K, intervals):
+    """Buffers for K steps and so many intervals."""
+    size = 2 * intervals  # an interval becomes two at most
     return Staircase(
-        np.empty(MAX_INTERVALS + 1), np.empty(MAX_INTERVALS, np.int64),
-        np.empty(MAX_INTERVALS, np.int64), np.empty(MAX_INTERVALS),
+        np.empty((2, size + 1)), np.empty((2, size), np.int64), np.empty((2, size)),
+        np.empty(MAX_STEPS + 1, np.int64), np.empty((K + 1, K + 1)),
     )  # fmt: skip
 
 
-@numba.njit
+@compiled
 def enumerate_intervals(T, h, low, high, stairs):
-    """Fills `stairs` with the intervals of [low, high) in ascending order; returns their number.
+    """Fills row 0 of `stairs` with the intervals of [low, high); returns their number.
 
-    Returns 0 where there would be more than MAX_INTERVALS.
+    Returns 0 where there would be more than the buffers are made for, or T or h is not finite.
     """
-    edge, cut, spikes, offset = stairs
-    edge[0], cut[0], spikes[0], offset[0], edge[1] = low, -1, 0, 0.0, high
+    K = len(T)
+    total = 0.0
+    for t in range(K):
+        total += abs(T[t]) + abs(h[t])
+    if not total < np.inf:
+        return 0
+    limit = stairs.spikes.shape[1] // 2
+    row = K % 2
+    stairs.edge[row, 0], stairs.edge[row, 1] = low, high
+    stairs.spikes[row, 0], stairs.offset[row, 0] = 0, 0.0
     n = 1
-    for t in range(len(T)):
-        fired = np.int64(1) << t
-        splits = 0
+    for t in range(K):
+        edge, spikes, offset = stairs.edge[row], stairs.spikes[row], stairs.offset[row]
+        row = 1 - row
+        new_edge, new_spikes, new_offset = stairs.edge[row], stairs.spikes[row], stairs.offset[row]
+        threshold, reset, bit = T[t], h[t], np.int64(1) << t
+        to = 0
+        left = edge[0]
         for i in range(n):
-            threshold = T[t] + offset[i]
-            if edge[i] < threshold < edge[i + 1]:
-                splits += 1
-        if n + splits > MAX_INTERVALS:
+            right = edge[i + 1]
+            cut = threshold + offset[i]
+            # The silent part and the part that fires; one of them may be empty and is overwritten.
+            new_edge[to], new_spikes[to], new_offset[to] = left, spikes[i], offset[i]
+            to += cut > left
+            new_edge[to] = max(cut, left)
+            new_spikes[to] = spikes[i] | bit
+            new_offset[to] = offset[i] + reset
+            to += cut < right
+            left = right
+        n = to
+        new_edge[n] = high
+        if n > limit:
             return 0
-        # From the right, so that intervals move to their new places without a second buffer.
-        right = high
-        to = n + splits - 1
-        edge[n + splits] = high
-        for i in range(n - 1, -1, -1):
-            left = edge[i]
-            threshold = T[t] + offset[i]
-            if threshold >= right:
-                edge[to], cut[to], spikes[to], offset[to] = left, cut[i], spikes[i], offset[i]
-            else:
-                before, silent, origin = offset[i], spikes[i], cut[i]
-                inside = threshold > left
-                edge[to] = threshold if inside else left
-                cut[to] = t if inside else origin
-                spikes[to] = silent | fired
-                offset[to] = before + h[t]
-                if inside:
-                    to -= 1
-                    edge[to], cut[to], spikes[to], offset[to] = left, origin, silent, before
-            to -= 1
-            right = left
-        n += splits
     return n
 
 
-@numba.njit
-def count_bits(spikes):
-    count = 0
-    while spikes:
-        spikes &= spikes - 1
-        count += 1
-    return count
-
-
-@numba.njit
+@compiled
 def _cell(problem, x):
     """Cell of the grid in which x lies, and how far into it, from 0 to 1."""
     grid = problem.grid
-    i = min(max(np.searchsorted(grid, x, side="right") - 1, 0), len(grid) - 2)
-    return i, (x - grid[i]) / (grid[i + 1] - grid[i])
+    position = (x - problem.low) * problem.cells_per_unit
+    if 0.0 <= position < problem.cells:
+        inside = int(position)
+        return problem.first_cell + inside, position - inside
+    first, last = 0, len(grid) - 1
+    while last - first > 1:
+        middle = (first + last) // 2
+        if grid[middle] <= x:
+            first = middle
+        else:
+            last = middle
+    return first, min((x - grid[first]) / (grid[last] - grid[first]), 1.0)
 
 
-@numba.njit
-def normal_equations(problem, stairs, n, A, b):
-    """Fills A and b with error = d'Ad - 2b'd + square, and returns the spikes.
+@compiled
+def _normal_equations(problem, stairs, n):
+    """Fills the upper triangle of `stairs.system` and returns the spikes.
 
-    A[s, t] is the integral of weight z(s) z(t), b[t] that of weight f z(t); RIDGE is added to A.
+    With A[s, t] the integral of weight z(s) z(t), plus RIDGE on the diagonal, b[t] that of weight f z(t)
+    and c that of weight f^2, the error is d'Ad - 2 b'd + c. The system is [[A, b], [b', c]].
     """
-    K = len(b)
-    A[:] = 0.0
-    b[:] = 0.0
-    fired = np.empty(K, np.int64)
+    fired, system, tables = stairs.fired, stairs.system, problem.tables
+    edge, trains = stairs.edge[0], stairs.spikes[0]
+    K = len(system) - 1
+    system[:] = 0.0
     spikes = 0.0
-    tables = problem.tables
     W0, F0, P0 = 0.0, 0.0, 0.0
     for i in range(n):
-        j, part = _cell(problem, stairs.edge[i + 1])
+        j, part = _cell(problem, edge[i + 1])
         W1 = tables[j, 0] + part * (tables[j + 1, 0] - tables[j, 0])
         F1 = tables[j, 1] + part * (tables[j + 1, 1] - tables[j, 1])
         P1 = tables[j, 2] + part * (tables[j + 1, 2] - tables[j, 2])
+        weight, weight_f = W1 - W0, F1 - F0
+        z = trains[i]
         count = 0
-        z = stairs.spikes[i]
         for t in range(K):
-            if (z >> t) & 1:
-                fired[count] = t
-                count += 1
+            fired[count] = t
+            count += (z >> t) & 1
         for s in range(count):
-            b[fired[s]] += F1 - F0
-            for t in range(s + 1):
-                A[fired[s], fired[t]] += W1 - W0
+            row = system[fired[s]]
+            for t in range(s, count):
+                row[fired[t]] += weight
+            row[K] += weight_f
         spikes += count * (P1 - P0)
         W0, F0, P0 = W1, F1, P1
-    for s in range(K):
-        A[s, s] += RIDGE
-        for t in range(s):
-            A[t, s] = A[s, t]
+    for t in range(K):
+        system[t, t] += RIDGE
+    system[K, K] = problem.square
     return spikes
 
 
-@numba.njit
+@compiled
+def _eliminate(system):
+    """Gaussian elimination of all rows but the last, in the upper triangle: the last pivot is the error."""
+    K = len(system) - 1
+    for k in range(K):
+        pivot = system[k]
+        inverse = 1.0 / pivot[k]
+        for i in range(k + 1, K + 1):
+            factor = pivot[i] * inverse
+            row = system[i]
+            for j in range(i, K + 1):
+                row[j] -= factor * pivot[j]
+    return system[K, K]
+
+
+@compiled
+def _substitute(system, d):
+    """The best d, after `_eliminate`."""
+    K = len(d)
+    for k in range(K - 1, -1, -1):
+        rest = system[k, K]
+        for j in range(k + 1, K):
+            rest -= system[k, j] * d[j]
+        d[k] = rest / system[k, k]
+
+
+@compiled
 def snap(problem, x):
-    """The values closest to x, a number or an array, that T, h and d may take."""
+    """The value closest to the number x that T, h and d may take."""
     if problem.step == 0.0:
         return x
-    x = np.minimum(np.maximum(x, -problem.bound), problem.bound)
+    x = min(max(x, -problem.bound), problem.bound)
     return np.rint((x + problem.bound) / problem.step) * problem.step - problem.bound
 
 
-@numba.njit
-def _best_on_grid(problem, A, b, d):
-    """Improves d, on the grid, one entry at a time until none can be."""
-    d[:] = snap(problem, d)
+@compiled
+def _rest(normal, d, t):
+    """b[t] minus what the other steps contribute to it."""
+    K = len(d)
+    rest = normal[t, K]
+    for s in range(K):
+        if s != t:
+            rest -= d[s] * (normal[s, t] if s < t else normal[t, s])
+    return rest
+
+
+@compiled
+def _error_of(normal, d):
+    """d'Ad - 2 b'd + c."""
+    K = len(d)
+    error = normal[K, K]
+    for t in range(K):
+        error -= d[t] * (_rest(normal, d, t) + normal[t, K] - normal[t, t] * d[t])
+    return error
+
+
+@compiled
+def _best_on_grid(problem, normal, d):
+    """Improves d, on the grid, one entry at a time until none can be; returns the error."""
+    for t in range(len(d)):
+        d[t] = snap(problem, d[t])
     improved = True
     while improved:
         improved = False
         for t in range(len(d)):
-            rest = b[t] - np.dot(A[t], d) + A[t, t] * d[t]
-            value = snap(problem, rest / A[t, t])
-            gain = (value - d[t]) * (2.0 * rest - A[t, t] * (value + d[t]))
+            rest = _rest(normal, d, t)
+            value = snap(problem, rest / normal[t, t])
+            gain = (value - d[t]) * (2.0 * rest - normal[t, t] * (value + d[t]))
             if gain > 1e-15:
                 d[t] = value
                 improved = True
+    return _error_of(normal, d)
 
 
-@numba.njit
+@compiled
 def objective(problem, T, h, d, stairs, gradient):
     """The objective with the best d for given T and h.
 
@@ -202,52 +244,57 @@ def objective(problem, T, h, d, stairs, gradient):
 
     Returns:
         error + spike_penalty * spikes, the error, the spikes; infinite, all of them, where there are
-        more than MAX_INTERVALS intervals.
+        more intervals than the buffers are made for.
     """
-    K = len(T)
     n = enumerate_intervals(T, h, problem.grid[0], problem.grid[-1], stairs)
     if n == 0:
         return np.inf, np.inf, np.inf
-    A = np.empty((K, K))
-    b = np.empty(K)
-    spikes = normal_equations(problem, stairs, n, A, b)
-    best = np.linalg.solve(A, b)
+    spikes = _normal_equations(problem, stairs, n)
     if problem.step == 0.0:
-        d[:] = best
+        error = _eliminate(stairs.system)
+        _substitute(stairs.system, d)
     else:
-        _best_on_grid(problem, A, b, d)
-        _best_on_grid(problem, A, b, best)
-        if np.dot(best, np.dot(A, best) - 2.0 * b) < np.dot(d, np.dot(A, d) - 2.0 * b):
-            d[:] = best
-    error = np.dot(d, np.dot(A, d) - 2.0 * b) + problem.square
+        normal = stairs.system.copy()
+        _eliminate(stairs.system)
+        rounded = np.empty(len(d))
+        _substitute(stairs.system, rounded)
+        error = _best_on_grid(problem, normal, d)
+        other = _best_on_grid(problem, normal, rounded)
+        if other < error:
+            error = other
+            d[:] = rounded
     if gradient.size:
         _gradient(problem, stairs, n, d, gradient)
     return error + problem.spike_penalty * spikes, error, spikes
 
 
-@numba.njit
+@compiled
 def _gradient(problem, stairs, n, d, gradient):
     """Moving a cut x = T(t) + sum of h(j) z(j) exchanges the error and spikes on either side."""
+    tables, grid = problem.tables, problem.grid
     gradient[:] = 0.0
-    y_left = 0.0
+    y_left, count_left = 0.0, 0
     for i in range(n):
-        z = stairs.spikes[i]
-        y = 0.0
+        z = stairs.spikes[0, i]
+        y, count = 0.0, 0
         for t in range(len(d)):
             if (z >> t) & 1:
                 y += d[t]
-        t = stairs.cut[i]
-        if t >= 0:
-            j, _ = _cell(problem, stairs.edge[i])
-            width = problem.grid[j + 1] - problem.grid[j]
-            weight = (problem.tables[j + 1, 0] - problem.tables[j, 0]) / width
-            weight_f = (problem.tables[j + 1, 1] - problem.tables[j, 1]) / width
-            density = (problem.tables[j + 1, 2] - problem.tables[j, 2]) / width
-            more = count_bits(stairs.spikes[i - 1]) - count_bits(z)
+                count += 1
+        if i > 0:
+            j, _ = _cell(problem, stairs.edge[0, i])
+            per_unit = 1.0 / (grid[j + 1] - grid[j])
+            weight = (tables[j + 1, 0] - tables[j, 0]) * per_unit
+            weight_f = (tables[j + 1, 1] - tables[j, 1]) * per_unit
+            density = (tables[j + 1, 2] - tables[j, 2]) * per_unit
             slope = (y_left - y) * ((y_left + y) * weight - 2.0 * weight_f)
-            slope += problem.spike_penalty * more * density
+            slope += problem.spike_penalty * (count_left - count) * density
+            # The step that cut here is the first that does differently on the two sides.
+            differs = z ^ stairs.spikes[0, i - 1]
+            t = 0
+            while not (differs >> t) & 1:
+                if (z >> t) & 1:
+                    gradient[1, t] += slope
+                t += 1
             gradient[0, t] += slope
-            for s in range(t):
-                if (z >> s) & 1:
-                    gradient[1, s] += slope
-        y_left = y
+        y_left, count_left = y, count
