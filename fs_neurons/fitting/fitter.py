@@ -140,8 +140,8 @@ def _settled(best: State, problem: Problem) -> State:
     settled = best.copy()
     stairs = new_staircase(len(best.T), MAX_INTERVALS)
     n = enumerate_intervals(best.T, best.h, problem.grid[0], problem.grid[-1], stairs)
-    always = np.bitwise_and.reduce(stairs.spikes[0, :n])
-    ever = np.bitwise_or.reduce(stairs.spikes[0, :n])
+    always = int(np.bitwise_and.reduce(stairs.spikes[0, :n]))
+    ever = int(np.bitwise_or.reduce(stairs.spikes[0, :n]))
     for t in range(len(best.T)):
         if (always >> t) & 1:
             settled.T[t] = problem.grid[0] - FAR

@@ -79,7 +79,7 @@ def _staircase_of(
             return None
         stairs = new_staircase(len(T), intervals)
         n = enumerate_intervals(T, h, low, high, stairs)
-    fired = (stairs.spikes[0, :n, None] >> np.arange(len(T))) & 1
+    fired = (stairs.spikes[0, :n, None] >> np.arange(len(T), dtype=np.uint64)) & np.uint64(1)
     return stairs.edge[0, 1:n].copy(), (fired * d).sum(axis=1)
 
 

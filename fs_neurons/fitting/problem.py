@@ -27,7 +27,8 @@ class Problem(NamedTuple):
         cells, cells_per_unit: number and density of the equal cells that the domain is divided into.
         first_cell: number of cells of the grid below the domain.
         grid: (number of cells + 1,), ascending; from low to high, or beyond them on either side.
-        tables: (number of cells + 1, 3), integrals up to each grid point of weight, weight f and density.
+        tables: (number of cells, 6), integrals of weight, weight f and density up to each cell, and those
+            over the cell.
         square: integral of weight f^2.
         spike_penalty: objective = error + spike_penalty * spikes.
         bound, step: T, h, d are restricted to -bound, -bound + step, ..., bound; any if step is 0.
@@ -86,7 +87,7 @@ def build_problem(
         grid = np.concatenate([low - distances[::-1], grid, high + distances])
         table = np.concatenate([below, table, above])
         square += guard * float(ends[0] * ends[0] + ends[1] * ends[1])
-    tables = np.concatenate([np.zeros((1, 3)), np.cumsum(table, axis=0)])
+    up_to = np.concatenate([np.zeros((1, 3)), np.cumsum(table, axis=0)])
     return Problem(
         low=low,
         high=high,
@@ -94,7 +95,7 @@ def build_problem(
         cells_per_unit=CELLS / (high - low),
         first_cell=first_cell,
         grid=grid,
-        tables=np.ascontiguousarray(tables),
+        tables=np.concatenate([up_to[:-1], table], axis=1),
         square=square,
         spike_penalty=float(spike_penalty),
         bound=BOUND,

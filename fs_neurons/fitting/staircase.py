@@ -22,12 +22,17 @@ from typing import NamedTuple
 import numpy as np
 
 from fs_neurons.fitting.compiled import compiled
-from fs_neurons.fitting.problem import Problem
 
 MAX_STEPS = 62  # spike trains are bits of an int64
 MAX_INTERVALS = 4096
 # Keeps d small where two steps (nearly) always fire together, and finite where one never does.
 RIDGE = 1e-8
+
+ZERO, ONE = np.uint64(0), np.uint64(1)
+# The bit of a power of two: multiplied by this number, each has six leading bits of its own.
+_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
+_BIT_OF = np.zeros(64, np.uint64)
+_BIT_OF[[((0x03F79D71B4CB0A89 << bit) % 2**64) >> 58 for bit in range(64)]] = np.arange(64)
 
 
 class Staircase(NamedTuple):
@@ -35,9 +40,9 @@ class Staircase(NamedTuple):
 
     Attributes:
         edge: (2, size + 1), left edges in ascending order, and the end of the last interval.
-        spikes: (2, size), spike trains: bit t is z(t + 1).
+        spikes: (2, size) of uint64, spike trains: bit t is z(t + 1).
         offset: (2, size), sum of h z.
-        fired: (MAX_STEPS + 1,), steps that fire on one interval.
+        fired: (MAX_STEPS,) of uint64, the steps that fire on one interval.
         system: (K + 1, K + 1), see `_normal_equations`.
     """
 
@@ -51,11 +56,14 @@ class Staircase(NamedTuple):
 @compiled
 def new_staircase(K, intervals):
     """Buffers for K steps and so many intervals."""
-    size = 2 * intervals  # an interval becomes two at most
+    size = 2 * intervals  # a step makes two of each at most
     return Staircase(
-        np.empty((2, size + 1)), np.empty((2, size), np.int64), np.empty((2, size)),
-        np.empty(MAX_STEPS + 1, np.int64), np.empty((K + 1, K + 1)),
+        np.empty((2, size + 1)), np.empty((2, size), np.uint64), np.empty((2, size)),
+        np.empty(MAX_STEPS, np.uint64), np.empty((K + 1, K + 1)),
     )  # fmt: skip
+
+
+# Indices are unsigned where time counts: Numba asks signed ones each time whether they are negative.
 
 
 @compiled
@@ -73,27 +81,27 @@ def enumerate_intervals(T, h, low, high, stairs):
     limit = stairs.spikes.shape[1] // 2
     row = K % 2
     stairs.edge[row, 0], stairs.edge[row, 1] = low, high
-    stairs.spikes[row, 0], stairs.offset[row, 0] = 0, 0.0
+    stairs.spikes[row, 0], stairs.offset[row, 0] = ZERO, 0.0
     n = 1
     for t in range(K):
         edge, spikes, offset = stairs.edge[row], stairs.spikes[row], stairs.offset[row]
         row = 1 - row
         new_edge, new_spikes, new_offset = stairs.edge[row], stairs.spikes[row], stairs.offset[row]
-        threshold, reset, bit = T[t], h[t], np.int64(1) << t
-        to = 0
+        threshold, reset, bit = T[t], h[t], ONE << np.uint64(t)
+        to = ZERO
         left = edge[0]
         for i in range(n):
-            right = edge[i + 1]
-            cut = threshold + offset[i]
-            # The silent part and the part that fires; one of them may be empty and is overwritten.
-            new_edge[to], new_spikes[to], new_offset[to] = left, spikes[i], offset[i]
-            to += cut > left
-            new_edge[to] = max(cut, left)
-            new_spikes[to] = spikes[i] | bit
-            new_offset[to] = offset[i] + reset
-            to += cut < right
+            right, before = edge[i + 1], offset[i]
+            cut = threshold + before
+            if cut > left:
+                new_edge[to], new_spikes[to], new_offset[to] = left, spikes[i], before
+                to += ONE
+            if cut < right:
+                new_edge[to] = max(cut, left)
+                new_spikes[to], new_offset[to] = spikes[i] | bit, before + reset
+                to += ONE
             left = right
-        n = to
+        n = int(to)
         new_edge[n] = high
         if n > limit:
             return 0
@@ -101,13 +109,31 @@ def enumerate_intervals(T, h, low, high, stairs):
 
 
 @compiled
+def list_steps(train, steps):
+    """Writes the steps that fire, ascending, to `steps` and returns their number."""
+    count = 0
+    while train:
+        others = train & (train - ONE)
+        steps[count] = _BIT_OF[((train ^ others) * _DE_BRUIJN) >> np.uint64(58)]
+        train = others
+        count += 1
+    return count
+
+
+@compiled
 def _cell(problem, x):
     """Cell of the grid in which x lies, and how far into it, from 0 to 1."""
-    grid = problem.grid
     position = (x - problem.low) * problem.cells_per_unit
     if 0.0 <= position < problem.cells:
         inside = int(position)
-        return problem.first_cell + inside, position - inside
+        return np.uint64(problem.first_cell + inside), position - inside
+    return _cell_beyond(problem, x)
+
+
+@compiled
+def _cell_beyond(problem, x):
+    """As `_cell`, for an x at or beyond the ends of the domain."""
+    grid = problem.grid
     first, last = 0, len(grid) - 1
     while last - first > 1:
         middle = (first + last) // 2
@@ -115,7 +141,7 @@ def _cell(problem, x):
             first = middle
         else:
             last = middle
-    return first, min((x - grid[first]) / (grid[last] - grid[first]), 1.0)
+    return np.uint64(first), min((x - grid[first]) / (grid[last] - grid[first]), 1.0)
 
 
 @compiled
@@ -130,25 +156,22 @@ def _normal_equations(problem, stairs, n):
     K = len(system) - 1
     system[:] = 0.0
     spikes = 0.0
-    W0, F0, P0 = 0.0, 0.0, 0.0
+    weight_before, weight_f_before, density_before = 0.0, 0.0, 0.0
     for i in range(n):
         j, part = _cell(problem, edge[i + 1])
-        W1 = tables[j, 0] + part * (tables[j + 1, 0] - tables[j, 0])
-        F1 = tables[j, 1] + part * (tables[j + 1, 1] - tables[j, 1])
-        P1 = tables[j, 2] + part * (tables[j + 1, 2] - tables[j, 2])
-        weight, weight_f = W1 - W0, F1 - F0
-        z = trains[i]
-        count = 0
-        for t in range(K):
-            fired[count] = t
-            count += (z >> t) & 1
+        weight_up_to = tables[j, 0] + part * tables[j, 3]
+        weight_f_up_to = tables[j, 1] + part * tables[j, 4]
+        density_up_to = tables[j, 2] + part * tables[j, 5]
+        weight, weight_f = weight_up_to - weight_before, weight_f_up_to - weight_f_before
+        count = list_steps(trains[i], fired)
         for s in range(count):
             row = system[fired[s]]
             for t in range(s, count):
                 row[fired[t]] += weight
             row[K] += weight_f
-        spikes += count * (P1 - P0)
-        W0, F0, P0 = W1, F1, P1
+        spikes += count * (density_up_to - density_before)
+        weight_before, weight_f_before = weight_up_to, weight_f_up_to
+        density_before = density_up_to
     for t in range(K):
         system[t, t] += RIDGE
     system[K, K] = problem.square
@@ -271,30 +294,26 @@ def objective(problem, T, h, d, stairs, gradient):
 @compiled
 def _gradient(problem, stairs, n, d, gradient):
     """Moving a cut x = T(t) + sum of h(j) z(j) exchanges the error and spikes on either side."""
-    tables, grid = problem.tables, problem.grid
+    tables, grid, fired = problem.tables, problem.grid, stairs.fired
+    edge, trains = stairs.edge[0], stairs.spikes[0]
     gradient[:] = 0.0
     y_left, count_left = 0.0, 0
     for i in range(n):
-        z = stairs.spikes[0, i]
-        y, count = 0.0, 0
-        for t in range(len(d)):
-            if (z >> t) & 1:
-                y += d[t]
-                count += 1
+        count = list_steps(trains[i], fired)
+        y = 0.0
+        for s in range(count):
+            y += d[fired[s]]
         if i > 0:
-            j, _ = _cell(problem, stairs.edge[0, i])
-            per_unit = 1.0 / (grid[j + 1] - grid[j])
-            weight = (tables[j + 1, 0] - tables[j, 0]) * per_unit
-            weight_f = (tables[j + 1, 1] - tables[j, 1]) * per_unit
-            density = (tables[j + 1, 2] - tables[j, 2]) * per_unit
-            slope = (y_left - y) * ((y_left + y) * weight - 2.0 * weight_f)
-            slope += problem.spike_penalty * (count_left - count) * density
+            j, _ = _cell(problem, edge[i])
+            per_unit = 1.0 / (grid[j + ONE] - grid[j])
+            slope = (y_left - y) * ((y_left + y) * tables[j, 3] - 2.0 * tables[j, 4])
+            slope += problem.spike_penalty * (count_left - count) * tables[j, 5]
+            slope *= per_unit
             # The step that cut here is the first that does differently on the two sides.
-            differs = z ^ stairs.spikes[0, i - 1]
-            t = 0
-            while not (differs >> t) & 1:
-                if (z >> t) & 1:
-                    gradient[1, t] += slope
-                t += 1
-            gradient[0, t] += slope
+            differing = trains[i] ^ trains[i - 1]
+            cut = _BIT_OF[((differing & (~differing + ONE)) * _DE_BRUIJN) >> np.uint64(58)]
+            gradient[0, cut] += slope
+            for s in range(count):
+                if fired[s] < cut:
+                    gradient[1, fired[s]] += slope
         y_left, count_left = y, count
