@@ -12,7 +12,7 @@ import fs_neurons as fs
 from experiments.plotting import save
 from experiments.results import provenance, write_csv, write_json
 from fs_neurons import neuron
-from fs_neurons.drawing import draw_response, grid, mean_squared_error
+from fs_neurons.analysis.drawing import draw_response, grid, mean_squared_error
 
 
 def run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from absl import flags
 
 from experiments import results
-from fs_neurons import datasets
+from fs_neurons.data import datasets
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum(

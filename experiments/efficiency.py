@@ -23,9 +23,10 @@ from experiments import results
 from experiments.data import load_test_set
 from experiments.plotting import ANN, PAPER, SNN, plt, save
 from experiments.rate import rate_curve
-from fs_neurons import datasets, models
-from fs_neurons.evaluation import evaluate
-from fs_neurons.rate_coding import firing_thresholds
+from fs_neurons import models
+from fs_neurons.analysis.evaluation import evaluate
+from fs_neurons.data import datasets
+from fs_neurons.simulation.rate_coding import firing_thresholds
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A ReLU network of Table 2; the largest one shipped by default.")

@@ -17,8 +17,9 @@ from keras import ops
 
 from experiments import results
 from experiments.plotting import save
-from fs_neurons import neuron, parameters
-from fs_neurons.drawing import draw_neuron
+from fs_neurons import neuron
+from fs_neurons.analysis.drawing import draw_neuron
+from fs_neurons.neuron import sets as parameters
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("set", "swish_k16_paper", "Parameter set: a name in params/, or a .json file.")

@@ -14,7 +14,7 @@ from absl import app, flags
 
 from experiments import results
 from experiments.approximation import run
-from fs_neurons import parameters
+from fs_neurons.neuron import sets as parameters
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder for the results.")

@@ -26,9 +26,11 @@ from tabulate import tabulate
 import fs_neurons as fs
 from experiments import results
 from experiments.plotting import ANN, PAPER, SNN, plt, save
-from fs_neurons import datasets, imagenet, models, neuron, parameters
+from fs_neurons import models, neuron
+from fs_neurons.data import datasets, imagenet
+from fs_neurons.data.preprocessing import PREPROCESSINGS
 from fs_neurons.models.imagenet import load_network
-from fs_neurons.preprocessing import PREPROCESSINGS
+from fs_neurons.neuron import sets as parameters
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(

@@ -21,8 +21,9 @@ import fs_neurons as fs
 from experiments import results
 from experiments.data import load_test_set
 from experiments.plotting import ANN, plt, save
-from fs_neurons import datasets, models
-from fs_neurons.evaluation import evaluate
+from fs_neurons import models
+from fs_neurons.analysis.evaluation import evaluate
+from fs_neurons.data import datasets
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("models", None, "ReLU networks; ResNet50 (digits: ResNet8) when missing.")

@@ -25,10 +25,11 @@ from tabulate import tabulate
 import fs_neurons as fs
 from experiments import results
 from experiments.data import load_test_set
-from fs_neurons import datasets, models, training
-from fs_neurons.evaluation import evaluate
+from fs_neurons import models, training
+from fs_neurons.analysis.evaluation import evaluate
+from fs_neurons.data import datasets
 from fs_neurons.files import params_dir
-from fs_neurons.saved import save_model
+from fs_neurons.files.models import save_model
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("models", ["resnet8"], "Networks to fine-tune.")

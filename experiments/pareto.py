@@ -32,12 +32,13 @@ from experiments import results
 from experiments.data import load_test_set
 from experiments.plotting import ANN, PAPER, plt, save
 from experiments.rate import rate_curve
-from fs_neurons import datasets, models
-from fs_neurons.calibration import Settings, calibrate
-from fs_neurons.evaluation import evaluate
+from fs_neurons import models
+from fs_neurons.analysis.evaluation import evaluate
+from fs_neurons.calibration.calibrator import Settings, calibrate
+from fs_neurons.data import datasets
 from fs_neurons.files import params_dir
-from fs_neurons.rate_coding import firing_thresholds
-from fs_neurons.saved import load_model
+from fs_neurons.files.models import load_model
+from fs_neurons.simulation.rate_coding import firing_thresholds
 
 # In the order of the table, every one with what the one before has; of Swish networks, "paper" and "calibrated"
 # are measured only.

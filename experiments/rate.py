@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 import fs_neurons as fs
-from fs_neurons import datasets
-from fs_neurons.rate_coding import simulate_rate
+from fs_neurons.data import datasets
+from fs_neurons.simulation.rate_coding import simulate_rate
 
 
 def rate_curve(

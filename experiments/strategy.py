@@ -6,7 +6,7 @@ import sys
 
 from absl import flags
 
-from fs_neurons import distribution
+from fs_neurons.backend import distribution
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("strategy", "one", distribution.STRATEGIES, distribution.STRATEGY_HELP)

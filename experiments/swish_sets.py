@@ -18,8 +18,9 @@ from tabulate import tabulate
 import fs_neurons as fs
 from experiments import results
 from experiments.data import load_test_set
-from fs_neurons import datasets, models
-from fs_neurons.evaluation import evaluate
+from fs_neurons import models
+from fs_neurons.analysis.evaluation import evaluate
+from fs_neurons.data import datasets
 
 FLAGS = flags.FLAGS
 

@@ -32,12 +32,12 @@ from tabulate import tabulate
 
 import fs_neurons as fs
 from experiments import results, strategy
-from fs_neurons import imagenet
-from fs_neurons.datasets import DatasetUnavailable
-from fs_neurons.distribution import Distribution, WorkerLostError
+from fs_neurons.analysis.side_by_side import Tally, side_by_side
+from fs_neurons.backend.distribution import Distribution, WorkerLostError
+from fs_neurons.data import imagenet
+from fs_neurons.data.datasets import DatasetUnavailable
+from fs_neurons.data.preprocessing import PREPROCESSINGS
 from fs_neurons.models.imagenet import NAMES, RANDOM, Network, load_network
-from fs_neurons.preprocessing import PREPROCESSINGS
-from fs_neurons.streaming import Tally, side_by_side
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(

@@ -23,9 +23,10 @@ import fs_neurons as fs
 from experiments import results, strategy
 from experiments.data import load_test_set
 from experiments.plotting import ANN, PAPER, SNN, plt, save
-from fs_neurons import datasets, models
-from fs_neurons.distribution import ONE, Distribution, WorkerLostError
-from fs_neurons.evaluation import evaluate
+from fs_neurons import models
+from fs_neurons.analysis.evaluation import evaluate
+from fs_neurons.backend.distribution import ONE, Distribution, WorkerLostError
+from fs_neurons.data import datasets
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("models", None, "Networks, of those in the table; all of them when missing.")

@@ -19,7 +19,8 @@ import sys
 import keras
 from absl import app, flags
 
-from fs_neurons import datasets, models, training
+from fs_neurons import models, training
+from fs_neurons.data import datasets
 from fs_neurons.files import params_dir, write_atomically
 
 FLAGS = flags.FLAGS

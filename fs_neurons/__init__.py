@@ -6,17 +6,28 @@
     print(fs.conversion_report(snn))
     mine = fs.fit("gelu", K=12, domain=(-8, 12))
 
-Stöckl and Maass, 2022; see neuron.py for the equations.
+Stöckl and Maass, 2022; see neuron/equations.py for equations (1)-(3).
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fs_neurons.conversion import ConversionError, conversion_report, convert, find_sites, verify
-from fs_neurons.layers import FSActivation, FSReLU, FSSigmoid, FSSwish, record_spikes
-from fs_neurons.neuron import FSParameters, relu_parameters, shift_relu
-from fs_neurons.parameters import register
-from fs_neurons.pooling import FSMaxPooling2D
+from fs_neurons.conversion import conversion_report, convert, verify
+from fs_neurons.layers import (
+    FSActivation,
+    FSMaxPooling2D,
+    FSReLU,
+    FSSigmoid,
+    FSSwish,
+    record_spikes,
+)
+from fs_neurons.network import ConversionError, find_sites
+from fs_neurons.neuron import FSParameters, register, relu_parameters, shift_relu
+
+if TYPE_CHECKING:
+    from fs_neurons.analysis import compare, profile
+    from fs_neurons.fitting import fit
+    from fs_neurons.simulation import simulate
 
 __version__ = "0.1.0"
 
@@ -42,17 +53,16 @@ __all__ = [
     "verify",
 ]
 
-
+# Imported when first used: fitting needs numba, and none of these is needed to run a network.
 _LAZY = {
-    "compare": "comparison",
+    "compare": "analysis",
     "fit": "fitting",
-    "profile": "profiling",
+    "profile": "analysis",
     "simulate": "simulation",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first used: fitting needs numba, and none of these are needed to run a network.
     if name in _LAZY:
         return getattr(importlib.import_module(f"fs_neurons.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

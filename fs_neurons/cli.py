@@ -23,10 +23,13 @@ from absl import flags
 from tabulate import tabulate
 
 import fs_neurons as fs
-from fs_neurons import datasets, drawing, fitting, models, parameters
-from fs_neurons.distribution import STRATEGIES, STRATEGY_HELP, WorkerLostError, start
+from fs_neurons import fitting, models
+from fs_neurons.analysis import drawing
+from fs_neurons.backend.distribution import STRATEGIES, STRATEGY_HELP, WorkerLostError, start
+from fs_neurons.data import datasets
 from fs_neurons.files import write_atomically
-from fs_neurons.saved import load_model, save_model
+from fs_neurons.files.models import load_model, save_model
+from fs_neurons.neuron import sets as parameters
 
 PROGRAM = "fs-neurons"
 OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130

@@ -19,7 +19,7 @@ from fs_neurons._staircase import (
 )
 from fs_neurons.fitting import fit, measure
 from fs_neurons.neuron import FSParameters, relu_parameters
-from fs_neurons.parameters import load
+from fs_neurons.neuron.sets import load
 
 DOMAIN = (-8.0, 12.0)
 PAPER_INPUTS = (-0.112, 1.99)

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from fs_neurons.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from fs_neurons.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 SIZES = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600}
 AVERAGE = "/ExponentialMovingAverage"

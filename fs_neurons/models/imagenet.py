@@ -14,11 +14,11 @@ import pathlib
 
 import keras
 
-from fs_neurons.imagenet import CLASSES
+from fs_neurons.data.imagenet import CLASSES
+from fs_neurons.data.preprocessing import PREPROCESSINGS
+from fs_neurons.files.models import load_model
 from fs_neurons.models.efficientnet import SIZES, efficientnet
 from fs_neurons.models.resnet50 import resnet50
-from fs_neurons.preprocessing import PREPROCESSINGS
-from fs_neurons.saved import load_model
 
 AVERAGE_POOLED = "resnet50-v1.5-avgpool"
 NAMES = (*(f"efficientnet-{variant}" for variant in SIZES), "resnet50", AVERAGE_POOLED)

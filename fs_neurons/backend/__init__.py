@@ -1,0 +1,5 @@
+"""The one place that knows which Keras backend runs: compiled kernels, devices and workers."""
+
+from fs_neurons.backend.kernels import bincount, compiled, fuse, with_gradients
+
+__all__ = ["bincount", "compiled", "fuse", "with_gradients"]

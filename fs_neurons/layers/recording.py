@@ -1,0 +1,71 @@
+"""Counting spikes while a network runs.
+
+with record_spikes() as spikes:               # spikes per image of every FS layer that runs
+    logits = model(images)
+for record in spikes: ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from keras import ops
+
+from fs_neurons import neuron
+from fs_neurons.neuron import FSParameters
+
+if TYPE_CHECKING:
+    from fs_neurons.layers.activation import FSActivation
+
+
+@dataclasses.dataclass(frozen=True)
+class SiteRecord:
+    """One FS layer that ran inside `record_spikes`.
+
+    Attributes:
+        layer: the FS layer.
+        shape: shape of its input, the batch first; entries may be None.
+        spikes: int32 tensor (images,) of spikes per image, or what `measure` gave.
+    """
+
+    layer: FSActivation
+    shape: tuple[int | None, ...]
+    spikes: Any
+
+
+# Runs an FS-neuron and measures something: (gate inputs, parameters) -> (outputs, what was measured).
+Measure = Callable[[Any, FSParameters], tuple[Any, Any]]
+records_now: contextvars.ContextVar[tuple[list[SiteRecord], Measure] | None] = (
+    contextvars.ContextVar("fs_neurons_records", default=None)
+)
+
+
+@contextlib.contextmanager
+def record_spikes(
+    measure: Measure = neuron.response_and_spikes,
+) -> Iterator[list[SiteRecord]]:
+    """Collects a `SiteRecord` for every call of an FS layer inside the block, in order of execution.
+
+    Works eagerly, and inside `tf.function` and `jax.jit` when the traced function returns the counts. A
+    layer that runs twice is recorded twice.
+
+    Args:
+        measure: what to do with gate inputs and parameters instead of counting spikes per image; gives
+            the neurons' outputs and what the record is to hold.
+    """
+    records: list[SiteRecord] = []
+    token = records_now.set((records, measure))
+    try:
+        yield records
+    finally:
+        records_now.reset(token)
+
+
+def soft_spikes_per_neuron(records: list[SiteRecord]) -> Any:
+    """Spikes per neuron of records made with `neuron.response_and_soft_spikes`, a float32 scalar."""
+    spikes, neurons = ops.unstack(sum(record.spikes for record in records))
+    return spikes / neurons
