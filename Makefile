@@ -76,7 +76,7 @@ table1: $(VENV)/installed  ## Table 1: IMAGENET=tfds:imagenet2012, or a folder; 
 swish_sets: $(VENV)/installed  ## what each Swish and sigmoid set does to a trained Swish network
 	$(RUN) -m experiments.swish_sets --verbosity=-1
 
-figure1 figure2 figure3 figure4: $(VENV)/installed
+figure1 figure2 figure3 figure4 schematic: $(VENV)/installed
 	$(RUN) -m experiments.$@
 figure5: $(VENV)/installed  ## spikes against gate inputs, and the inputs that occur; IMAGENET as for table1
 	$(RUN) -m experiments.figure5 --data=$(IMAGENET) --verbosity=-1
@@ -84,6 +84,7 @@ figure6a: $(VENV)/installed  ## accuracy of ResNet50 against the number of steps
 	$(RUN) -m experiments.figure6a --verbosity=-1
 figure6b figure6c figure6d: $(VENV)/installed
 	$(RUN) -m experiments.figure6 --panel=$(@:figure6%=%)
+schematic:  ## an artificial neuron and the FS-neuron that takes its place
 figure1:  ## an FS-neuron at work: potential, threshold, spikes, output
 figure2:  ## Swish by FS-neurons, published and fitted
 figure3:  ## the sigmoid by FS-neurons, published and fitted
