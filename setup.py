@@ -57,6 +57,6 @@ setup(
         "export": ["tf2onnx>=1.16", "onnxruntime>=1.17", "ai-edge-litert>=1.2"],
         "jax": ["jax>=0.4.30"],
         "torch": ["torch>=2.6"],
-        "lint": ["ruff>=0.9", "mypy>=1.11"],
+        "lint": ["ruff>=0.9", "mypy>=1.11", "import-linter>=2.0"],
     },
 )

@@ -21,6 +21,22 @@ from absl import app, flags
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", default="", help="run the long tests too: 'all', or part 'K/N' of them")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out the tests marked `long` that were not asked for."""
+    chosen = config.getoption("--long")
+    part, parts = (0, 1) if chosen in ("", "all") else map(int, chosen.split("/"))
+    long = [item for item in items if item.get_closest_marker("long")]
+    wanted = {id(item) for item in (long[part % parts :: parts] if chosen else [])}
+    left_out = [item for item in long if id(item) not in wanted]
+    config.hook.pytest_deselected(items=left_out)
+    gone = set(map(id, left_out))
+    items[:] = [item for item in items if id(item) not in gone]
+
+
 def plain_loop(x, parameters):
     """Equations (1)-(3) in numpy: response, spike train (..., K), spike count. NaN gives NaN."""
     v = np.asarray(x, np.float32).copy()
