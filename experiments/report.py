@@ -15,19 +15,18 @@ import html
 import io
 import json
 import pathlib
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 import fs_neurons as fs
-from experiments import results
+from experiments import results, runner
 from fs_neurons.files import write_atomically
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder of the results.")
+FLAGS = flags.FlagValues()
+runner.define_output_flag(FLAGS)
 
 COLORS = 64  # of a picture on the page: curves and text need no more
 LARGEST_PICTURE = 1400  # pixels across
@@ -139,16 +138,11 @@ HIDDEN = ("tally", "sha256", "command")
 PER_CENT = ("ann", "snn", "difference", "agreement", "ann_top1", "ann_top5", "snn_top1", "snn_top5")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+def main() -> None:
     folder = pathlib.Path(FLAGS.output_dir)
     if not folder.is_dir():
-        sys.exit(f"report: no folder {folder}")
-    try:
-        page = build(folder)
-    except ValueError as error:
-        sys.exit(f"report: {error}")
+        raise FileNotFoundError(f"no folder {folder}")
+    page = build(folder)
     path = folder / "index.html"
     with write_atomically(path) as file:
         file.write(page)
@@ -397,4 +391,4 @@ result on disk; what the paper gives is <span class="paper">shaded</span>.</p>
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

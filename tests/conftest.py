@@ -1,7 +1,12 @@
 """Shared by all tests: a plain numpy FS-neuron, and where CIFAR-10 is."""
 
+import contextlib
+import importlib
+import io
 import os
 import pathlib
+import subprocess
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:  # others run beside this one
@@ -11,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # others run beside this one
 import keras
 import numpy as np
 import pytest
+from absl import app, flags
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -56,6 +62,42 @@ def plain_loop(x, parameters):
     y = np.where(np.isnan(x), np.float32(np.nan), y)
     train = np.stack(spikes, axis=-1)
     return y, train, train.sum(axis=-1).astype(np.int32)
+
+
+def run_experiment(module, *arguments, expect=0, **environment):
+    """What `python -m experiments.MODULE ARGUMENTS` prints; where it ends with 1, what it says then.
+
+    In this process, so that TensorFlow starts once; in a child where the environment is another one, or
+    where the flags are in the registry of the process and so can be defined once only.
+    """
+    name = f"experiments.{module}"
+    if environment or "FLAGS = flags.FLAGS" in (ROOT / "experiments" / f"{module}.py").read_text():
+        return _in_a_child(name, arguments, expect, environment)
+    from experiments import runner
+
+    experiment = importlib.import_module(name)
+    printed, message = io.StringIO(), None
+    try:
+        with contextlib.redirect_stdout(printed):
+            runner.run_here(experiment.main, experiment.FLAGS, name, arguments)
+    except (flags.Error, app.UsageError) as error:
+        message = str(error)
+    except SystemExit as end:
+        message = str(end.code)
+        assert "\n" not in message
+    assert (expect == 0) == (message is None), message
+    return printed.getvalue() if message is None else message
+
+
+def _in_a_child(name, arguments, expect, environment):
+    result = subprocess.run(
+        [sys.executable, "-m", name, *arguments],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == expect, result.stderr[-3000:]
+    assert expect == 0 or "Traceback" not in result.stderr
+    return result.stdout if expect == 0 else result.stderr
 
 
 @pytest.fixture(autouse=True)

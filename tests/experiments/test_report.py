@@ -5,8 +5,8 @@ import re
 
 import pytest
 from conftest import ROOT
+from conftest import run_experiment as run
 from PIL import Image
-from test_experiments import run
 
 from experiments import report, results
 
