@@ -42,6 +42,29 @@ def plain_loop(x, parameters):
     return y, train, train.sum(axis=-1).astype(np.int32)
 
 
+def gradient(function, *values):
+    """Of the sum of `function`, on any backend."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.grad(lambda *v: function(*v).sum(), argnums=tuple(range(len(values))))(*values)
+    if backend == "torch":
+        import torch
+
+        with torch.enable_grad():
+            tensors = [torch.tensor(v, requires_grad=True) for v in values]
+            function(*tensors).sum().backward()
+        return [tensor.grad for tensor in tensors]
+    import tensorflow as tf
+
+    tensors = [tf.constant(v) for v in values]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        total = tf.reduce_sum(function(*tensors))
+    return tape.gradient(total, tensors)
+
+
 @pytest.fixture(autouse=True)
 def no_gradients_on_pytorch(request):
     """PyTorch's tensors do not become numpy arrays while they carry gradients."""
