@@ -324,7 +324,7 @@ def _measure(probe: _Probe, x: Any, exact: Any, arrived: Any, output: Any) -> An
 
     site = probe.site
     gate_inputs = ops.cast(site.in_units(x), "float32")
-    low, high = site.parameters.limits(len(x.shape))
+    low, high = map(ops.convert_to_tensor, site.parameters.limits(len(x.shape)))
     outside = flat(ops.logical_or(gate_inputs < low, gate_inputs >= high))
     own = ops.square(flat(site.call(x)) - flat(exact))
     accumulated = ops.square(flat(probe.function(site.out_of_units(arrived))) - flat(exact))

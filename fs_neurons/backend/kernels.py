@@ -101,3 +101,27 @@ def bincount(codes: Any, bins: int) -> Any:
         return jnp.bincount(codes, length=bins)
     # PyTorch refuses codes below 0, such as those made of NaN, which the others leave out.
     return keras.ops.bincount(keras.ops.where(codes < 0, bins, codes), minlength=bins + 1)[:bins]
+
+
+def outlived_its_trace(x: Any) -> bool:
+    """Whether x is a symbolic tensor of a function whose tracing has ended, so that it will never have a value."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.is_symbolic_tensor(x):
+            return False
+        graph = tf.compat.v1.get_default_graph()
+        while graph is not None and graph is not x.graph:
+            graph = getattr(graph, "outer_graph", None)
+        return graph is None
+    if backend == "jax":
+        import jax
+
+        if not isinstance(x, jax.core.Tracer):
+            return False
+        try:
+            x + 0
+        except jax.errors.UnexpectedTracerError:
+            return True
+    return False

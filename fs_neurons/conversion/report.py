@@ -8,10 +8,11 @@ import math
 import keras
 from tabulate import tabulate
 
-from fs_neurons.layers import SiteRecord, record_spikes
+from fs_neurons.layers import SiteRecord, collect_records
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.keras_internals import input_structure
 from fs_neurons.network.sites import find_sites
+from fs_neurons.neuron import response
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,6 @@ def trace_sites(model: keras.Model) -> list[SiteRecord]:
     inputs = keras.tree.map_structure(
         lambda x: keras.KerasTensor(x.shape, x.dtype), input_structure(model)
     )
-    with record_spikes() as records:
+    with collect_records(lambda x, parameters: (response(x, parameters), None)) as records:
         Run().compute_output_spec(inputs)
     return records

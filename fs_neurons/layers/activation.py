@@ -67,6 +67,15 @@ class FSActivation(keras.layers.Layer):
         self.scale: Any = None
         self.built = isinstance(parameters, FSParameters) and not per_channel
 
+    @property
+    def parameters(self) -> NeuronParameters:
+        """T, h and d."""
+        return self._fs_parameters
+
+    @parameters.setter
+    def parameters(self, parameters: NeuronParameters) -> None:
+        self._fs_parameters = parameters
+
     def build(self, input_shape: tuple) -> None:
         if isinstance(self.parameters, ChannelParameters):
             expected = self.parameters.channels
@@ -186,6 +195,30 @@ class FSReLU(FSActivation):
         **kwargs: Any,
     ):
         super().__init__(relu_parameters(K, alpha, rounding), activation, **kwargs)
+
+    @property
+    def parameters(self) -> FSParameters:
+        """T, h and d; binary coded.
+
+        Raises:
+            TypeError: when set to what is no FSParameters.
+            ValueError: when set to parameters that are not binary coded, which K and alpha can't describe.
+        """
+        return self._fs_parameters
+
+    @parameters.setter
+    def parameters(self, parameters: NeuronParameters) -> None:
+        if not isinstance(parameters, FSParameters):
+            raise TypeError(
+                f"layer {self.name!r}: FSReLU takes FSParameters, got {type(parameters).__name__}; use"
+                " FSActivation"
+            )
+        if parameters.alpha is None:
+            raise ValueError(
+                f"layer {self.name!r}: FSReLU takes the parameters of fs.relu_parameters; FS parameters"
+                f" {parameters.name!r} are not binary coded: use FSActivation"
+            )
+        self._fs_parameters = parameters
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

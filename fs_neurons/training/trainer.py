@@ -29,7 +29,7 @@ from keras import ops
 from fs_neurons import neuron
 from fs_neurons.data.datasets import Dataset, standardise
 from fs_neurons.files import write_atomically
-from fs_neurons.layers import record_spikes, soft_spikes_per_neuron
+from fs_neurons.layers import collect_records, soft_spikes_per_neuron
 
 EVALUATION_BATCH = 500
 # Of the softmax of a teacher: the ratios of its small outputs count as well.
@@ -307,7 +307,7 @@ def _loss_and_hits(
     if recipe.target_spikes is None:
         logits, beyond = network(), 0.0
     else:
-        with record_spikes(neuron.response_and_soft_spikes) as records:
+        with collect_records(neuron.response_and_soft_spikes) as records:
             logits = network()
         if not records:
             raise ValueError("target_spikes is for converted networks; this one has no FS layer")
