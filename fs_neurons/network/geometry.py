@@ -170,7 +170,7 @@ def contraction_macs(call: Call) -> int | None:
 
 def dot_attention_macs(call: Call) -> int | None:
     """Scores of queries with keys, and sums of values weighted by them."""
-    query, value, *key = argument(call, "inputs")
+    query, value = argument(call, "inputs")[:2]
     if not all(isinstance(x, Value) and len(x.shape) == 2 for x in (query, value)):
         return None
     return query.shape[0] * value.shape[0] * (query.shape[1] + value.shape[1])

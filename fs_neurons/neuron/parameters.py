@@ -122,6 +122,10 @@ class FSParameters:
                 return rounding
         return None
 
+    def describe_domain(self) -> str:
+        """The domain, for reports."""
+        return "({:g}, {:g})".format(*self.domain)
+
     def __eq__(self, other: object) -> bool:
         """Equal T, h and d, bit for bit: neurons that behave the same."""
         if not isinstance(other, FSParameters):
@@ -220,6 +224,11 @@ class ChannelParameters:
         """Lower and upper ends, (channels,) each, of the intervals that the sets were made for."""
         low, high = self._per_channel([member.domain for member in self.members])
         return low, high
+
+    def describe_domain(self) -> str:
+        """The widest of the domains, for reports."""
+        low, high = self.domain
+        return f"({low.min():g}, {high.max():g}) or less, channel by channel"
 
     @property
     def used(self) -> tuple[FSParameters, ...]:
