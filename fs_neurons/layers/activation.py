@@ -39,6 +39,7 @@ class FSActivation(keras.layers.Layer):
         activation: name of the activation function that the layer stands for, for reports.
         per_channel: whether each channel has a scale of its own.
         axis: of the channels.
+        passes_mask: whether a Keras mask of the input is handed on, as layers do; operations don't.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: `parameters` is not a valid set, or `per_channel` and
@@ -51,6 +52,7 @@ class FSActivation(keras.layers.Layer):
         activation: str | None = None,
         per_channel: bool = False,
         axis: int = -1,
+        passes_mask: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -59,6 +61,7 @@ class FSActivation(keras.layers.Layer):
         self.parameters = as_parameters(parameters)
         self.activation_name = activation
         self.supports_masking = True
+        self.passes_mask = passes_mask
         self.per_channel, self.axis = per_channel, axis
         self.scale = None
         self.built = not per_channel
@@ -99,6 +102,9 @@ class FSActivation(keras.layers.Layer):
         shape[self.axis] = -1
         return ops.reshape(self.scale, shape)
 
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        return previous_mask if self.passes_mask else None
+
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
@@ -112,6 +118,7 @@ class FSActivation(keras.layers.Layer):
             "activation": self.activation_name,
             "per_channel": self.per_channel,
             "axis": self.axis,
+            "passes_mask": self.passes_mask,
         }
 
     def __repr__(self) -> str:

@@ -53,6 +53,8 @@ DEPTHWISE = _weighted("depthwise convolution")
 SEPARABLE = _weighted("separable convolution")
 # Hands on its input at inference.
 IDENTITY = Kind("identity", linear=True, routes=True)
+# Changes its input in training and hands it on at inference: no part of a network of neurons.
+AUGMENTATION = Kind("augmentation", linear=True, routes=True)
 # Scales each channel and adds a constant.
 AFFINE = Kind("normalization", linear=True, routes=True)
 PADDING = Kind("padding", linear=True, routes=True, spatial=True)
@@ -73,6 +75,15 @@ ACTIVATION = Kind("activation")
 WRAPPER = Kind("wrapper")
 UNKNOWN = Kind("unknown")
 
+# RandomCrop is not among them: at inference it resizes. Some are missing in older versions of Keras.
+_AUGMENTATION = (
+    "AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration",
+    "RandomColorJitter", "RandomContrast", "RandomElasticTransform", "RandomErasing", "RandomFlip",
+    "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective",
+    "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness", "RandomShear",
+    "RandomTranslation", "RandomZoom",
+)  # fmt: skip
+
 LAYERS: dict[type, Kind] = {
     layers.Dense: DENSE,
     layers.EinsumDense: EINSUM,
@@ -90,6 +101,7 @@ LAYERS: dict[type, Kind] = {
         ),
         IDENTITY,
     ),
+    **{getattr(layers, name): AUGMENTATION for name in _AUGMENTATION if hasattr(layers, name)},
     **dict.fromkeys((layers.BatchNormalization, layers.Normalization, layers.Rescaling), AFFINE),
     **dict.fromkeys((layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D), PADDING),
     **dict.fromkeys((layers.Cropping1D, layers.Cropping2D, layers.Cropping3D), CROPPING),
