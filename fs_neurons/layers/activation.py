@@ -40,6 +40,7 @@ class FSActivation(keras.layers.Layer):
         activation: name of the activation function that the layer stands for, for reports.
         per_channel: whether each channel has a scale of its own.
         axis: of the channels of the scale; `ChannelParameters` have their own, which is then the same.
+        passes_mask: whether a Keras mask of the input is handed on, as layers do; operations don't.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: `parameters` is not a valid set, or for another number
@@ -52,6 +53,7 @@ class FSActivation(keras.layers.Layer):
         activation: str | None = None,
         per_channel: bool = False,
         axis: int = -1,
+        passes_mask: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -62,6 +64,7 @@ class FSActivation(keras.layers.Layer):
         self.parameters = parameters
         self.activation_name = activation
         self.supports_masking = True
+        self.passes_mask = passes_mask
         self.per_channel = per_channel
         self.axis = parameters.axis if isinstance(parameters, ChannelParameters) else axis
         self.scale: Any = None
@@ -120,6 +123,9 @@ class FSActivation(keras.layers.Layer):
         shape[self.axis] = -1
         return ops.reshape(self.scale, shape)
 
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        return previous_mask if self.passes_mask else None
+
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
@@ -133,6 +139,7 @@ class FSActivation(keras.layers.Layer):
             "activation": self.activation_name,
             "per_channel": self.per_channel,
             "axis": self.axis,
+            "passes_mask": self.passes_mask,
         }
 
     def __repr__(self) -> str:
