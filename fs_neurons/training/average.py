@@ -28,11 +28,11 @@ class MovingAverage:
 
     def update(self, model: keras.Model) -> None:
         """Takes in the weights of `model`."""
-        weights = [ops.stop_gradient(ops.convert_to_tensor(w)) for w in model.weights]
+        weights = [weight.value for weight in model.weights]
         if self._values:
             self._values = self._moved(self._values, weights, self._share)
         else:
-            self._values = [ops.copy(weight) for weight in weights]
+            self._values = [ops.copy(ops.stop_gradient(weight)) for weight in weights]
 
     def write_to(self, model: keras.Model) -> None:
         """Gives `model` the averaged weights."""
@@ -50,8 +50,8 @@ class MovingAverage:
 
 def _moved(values: list[Any], weights: list[Any], share: Any) -> list[Any]:
     return [
-        value + ops.cast(share, value.dtype) * (weight - value)
+        value + ops.cast(share, value.dtype) * (ops.stop_gradient(weight) - value)
         if keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
-        else weight  # a counter
+        else ops.stop_gradient(weight)  # a counter
         for value, weight in zip(values, weights, strict=True)
     ]

@@ -7,6 +7,7 @@ trainee.write_to(model)
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,13 +39,16 @@ class Trainee(keras.Model):  # type: ignore[misc]  # Keras is untyped
         model: network with logits as output; stays as it is. Regularizers of its layers are not used.
         recipe: learning rate, momentum, weight decay, policy, target of spikes.
         probabilities: whether the outputs are those of a softmax, of which the logits are the logarithm.
+        seed: of random layers that have none, such as dropout.
 
     Raises:
         ValueError: the recipe has a target of spikes and `model` no FS layer, `model` has nothing to
             train, or it is a subclassed model, whose layers Keras can't copy.
     """
 
-    def __init__(self, model: keras.Model, recipe: Recipe, probabilities: bool = False):
+    def __init__(
+        self, model: keras.Model, recipe: Recipe, *, probabilities: bool = False, seed: int = 0
+    ):
         super().__init__(name=model.name)
         self.recipe = recipe
         if recipe.target_spikes is not None and not any(
@@ -53,7 +57,7 @@ class Trainee(keras.Model):  # type: ignore[misc]  # Keras is untyped
             raise ValueError(
                 f"target_spikes needs a converted network; {model.name!r} has no FS layer"
             )
-        self.network = twin(model, recipe.policy)
+        self.network = twin(model, recipe.policy, seed)
         self.probabilities = probabilities
         if not self.network.trainable_variables:
             raise ValueError(f"{model.name!r} has nothing to train: no trainable weight")
@@ -139,18 +143,26 @@ class Trainee(keras.Model):  # type: ignore[misc]  # Keras is untyped
                 yield f"{kind}_{i}", variable
 
 
-def twin(model: keras.Model, policy: str | None) -> keras.Model:
-    """A copy of a model, weights included, in another dtype policy; None leaves each layer its own."""
+def twin(model: keras.Model, policy: str | None, seed: int = 0) -> keras.Model:
+    """A copy of a model with its weights, for training.
+
+    Args:
+        model: a functional or sequential model.
+        policy: dtype policy of the copy; None leaves each layer its own.
+        seed: of random layers that have none, such as dropout.
+    """
+    seeds = itertools.count(seed)
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
         if policy is not None:
             config["dtype"] = policy
+        if "seed" in config and config["seed"] is None:
+            config["seed"] = next(seeds)
         return training_class(layer).from_config(config)
 
     result = keras.models.clone_model(model, clone_function=copy, recursive=True)
-    for mine, original in zip(result.variables, model.variables, strict=True):
-        mine.assign(ops.convert_to_numpy(original))
+    result.set_weights(model.get_weights())
     return result
 
 

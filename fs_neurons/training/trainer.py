@@ -55,7 +55,7 @@ def train(
         train_set: images to train on.
         test_set: images whose accuracy goes into the history; never used to choose weights.
         recipe: see `RECIPES`.
-        seed: of order, crops and flips; set Keras' own seed before building the model.
+        seed: of order, crops, flips and dropout; set Keras' own seed before building the model.
         checkpoint: file that is replaced atomically after each epoch; None keeps none.
         resume: continue from `checkpoint` when it exists.
         teacher: network whose logits are learned in place of the labels, or besides them; see `Trainee`.
@@ -119,13 +119,13 @@ def run_epochs(
     Args:
         batches: inputs and labels (None: the teacher alone) of the batches of an epoch, from its number.
         steps_per_epoch: how many they are.
-        seed: of `batches`, and
-        data: what they are, for the checkpoint.
+        seed: of `batches` and of dropout.
+        data: what the batches are made of, for the checkpoint.
         probabilities: whether the model's outputs are those of a softmax, and
         taught_probabilities: the teacher's.
         measure: the test accuracy of `model`, measured in every `measure_every`th epoch and in the last.
     """
-    trainee = Trainee(model, recipe, probabilities)
+    trainee = Trainee(model, recipe, probabilities=probabilities, seed=seed)
     average = MovingAverage(min(1.0, 1.0 / (recipe.average_epochs * steps_per_epoch)))
     taught = None if teacher is None else _Teacher(teacher, recipe.policy, taught_probabilities)
     run = checkpoints.fingerprint(model, recipe, seed=seed, data=data, teacher=teacher)
