@@ -19,6 +19,11 @@ from typing import Any
 
 import keras
 
+try:
+    import fcntl
+except ImportError:  # Windows, where folders can't be locked
+    fcntl = None  # type: ignore[assignment]
+
 from fs_neurons.files import write_atomically
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -159,9 +164,7 @@ def merge_rows(
 @contextlib.contextmanager
 def _locked(folder: pathlib.Path) -> Iterator[None]:
     """One at a time: waits for others, and leaves no file behind, not even after a kill."""
-    try:
-        import fcntl
-    except ImportError:  # Windows, where folders can't be locked
+    if fcntl is None:
         yield
         return
     handle = os.open(folder, os.O_RDONLY)

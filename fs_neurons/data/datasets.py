@@ -134,7 +134,7 @@ def _load_cifar10(split: str, data_dir: str | os.PathLike[str] | None) -> Datase
     except Exception as error:  # whatever tensorflow-datasets or the network raises
         reason = str(error).strip().splitlines() or [""]
         raise DatasetUnavailable(
-            f"no CIFAR-10 in {folder} ({type(error).__name__}: {reason[0]}); pass --data_dir=FOLDER,"
+            f"no CIFAR-10 in {folder} ({type(error).__name__}: {reason[0]}); give a data_dir,"
             " a tensorflow-datasets folder that holds cifar10/, or connect to the internet"
         ) from error
     images, labels = arrays["image"], arrays["label"].astype(np.int32)

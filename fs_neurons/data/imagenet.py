@@ -168,9 +168,8 @@ def _open_tfds(name: str, split: str, data_dir: str | os.PathLike[str] | None) -
             else ""
         )
         raise DatasetUnavailable(
-            f"no tfds:{name} in {data_dir} ({type(error).__name__}: {reason[:200]}).{manual} Or pass"
-            " --data=FOLDER of class folders, --data_dir=FOLDER of tensorflow-datasets, or connect"
-            " to the internet"
+            f"no tfds:{name} in {data_dir} ({type(error).__name__}: {reason[:200]}).{manual} Or give"
+            " a folder of class folders, a data_dir of tensorflow-datasets, or connect to the internet"
         ) from error
 
     def items(start: int, seed: int) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
