@@ -12,7 +12,7 @@ Stöckl and Maass, 2022; see neuron/equations.py for equations (1)-(3).
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fs_neurons.conversion import conversion_report, convert, verify
+from fs_neurons.conversion import conversion_report, convert, export, verify
 from fs_neurons.layers import (
     FSActivation,
     FSMaxPooling2D,
@@ -43,6 +43,7 @@ __all__ = [
     "compare",
     "conversion_report",
     "convert",
+    "export",
     "find_sites",
     "fit",
     "profile",

@@ -30,3 +30,10 @@ def keeps_call(layer: Any) -> bool:
 
 def parts_of(layer: Any) -> list[Any]:
     return list(layer._flatten_layers(include_self=True, recursive=True))
+
+
+def patch_tf2onnx() -> None:
+    """Makes tf2onnx work with NumPy 2, as Keras does before it exports."""
+    from keras.src.export import tf2onnx_lib
+
+    tf2onnx_lib.patch_tf2onnx()
