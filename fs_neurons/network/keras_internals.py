@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 from keras import layers
+from keras.src.backend import compute_output_spec
 from keras.src.models.functional import functional_like_constructor
 
 
@@ -78,6 +79,11 @@ def run_graph(
 ) -> Any:
     """Runs a functional model with `operation_fn(op)` in place of each op: `_run_through_graph`."""
     return model._run_through_graph(inputs, operation_fn=operation_fn)
+
+
+def output_spec(function: Callable[..., Any], *inputs: Any) -> Any:
+    """Runs a function of tensors symbolically, without computing anything: `compute_output_spec`."""
+    return compute_output_spec(function, *inputs)
 
 
 def functional_class(model: keras.Model) -> type:
