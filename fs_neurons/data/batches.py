@@ -55,7 +55,7 @@ class Batches:
         if self._images is not None:
             self._check_shapes(self._images)
             self.images = _count(self._images)
-        elif isinstance(images, Iterable) or isinstance(images, keras.utils.PyDataset):
+        elif isinstance(images, (Iterable, keras.utils.PyDataset)):
             self._images = images
         else:
             raise TypeError(
