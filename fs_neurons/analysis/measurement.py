@@ -219,7 +219,7 @@ def along_channels(values: Any, parameters: Any, rank: int) -> np.ndarray:
 
 
 def _domain_key(parameters: FSParameters) -> bytes:
-    return np.asarray(parameters.domain, np.float32).tobytes()
+    return bytes(np.asarray(parameters.domain, np.float32).tobytes())
 
 
 @functools.lru_cache(maxsize=KERNELS)

@@ -184,6 +184,7 @@ def simulate(
         batch = run.batch(inputs, count)
         outputs.append(keras.tree.map_structure(lambda x: x[:count], batch))  # noqa: B023
         bar.add(count)
+    assert run is not None  # Batches has at least one
     return Simulation(
         outputs=keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs),
         sites=tuple(run.activities()),
@@ -346,7 +347,7 @@ def _at_step(step: int, x: Any, K: int) -> Any:
 
 def _per_step(call: Call, stream_of: Callable[[Value], Any]) -> Any:
     """Applies a call to streams (K, images, ...), all steps at once."""
-    steps_and_images = None
+    steps_and_images: tuple[Any, ...] = ()
 
     def merged(value: graph.Value) -> Any:
         nonlocal steps_and_images
