@@ -14,7 +14,6 @@ from typing import Any
 
 import keras
 
-
 _kernels_left_out: contextvars.ContextVar[bool] = contextvars.ContextVar(
     "fs_neurons_kernels_left_out", default=False
 )
