@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -25,10 +25,10 @@ from fs_neurons.backend import with_gradients
 from fs_neurons.backend.training import jit_compile
 from fs_neurons.data.datasets import Dataset, standardise
 from fs_neurons.training import checkpoints
-from fs_neurons.training.augmentation import augmented_batches
 from fs_neurons.training.average import MovingAverage
 from fs_neurons.training.checkpoints import CheckpointError
 from fs_neurons.training.recipe import Recipe
+from fs_neurons.training.sources import Source, dataset_source
 from fs_neurons.training.trainee import Trainee, as_logits, twin
 
 EVALUATION_BATCH = 500
@@ -76,16 +76,11 @@ def train(
             train.
         FloatingPointError: the loss is no longer finite.
     """
-    data = f"{train_set.name}, {len(train_set)} images"
-    if checkpoint is not None:
-        data += f", {checkpoints.digest((train_set.images, train_set.labels))}"
     return run_epochs(
         model,
         recipe,
-        lambda epoch: augmented_batches(train_set, recipe.batch_size, seed, epoch),
-        max(1, len(train_set) // recipe.batch_size),
+        dataset_source(train_set, recipe.batch_size, seed),
         seed=seed,
-        data=data,
         teacher=teacher,
         checkpoint=checkpoint,
         resume=resume,
@@ -99,11 +94,9 @@ def train(
 def run_epochs(
     model: keras.Model,
     recipe: Recipe,
-    batches: Callable[[int], Iterable[tuple[Any, np.ndarray | None]]],
-    steps_per_epoch: int,
+    source: Source,
     *,
     seed: int,
-    data: str,
     teacher: keras.Model | None = None,
     probabilities: bool = False,
     taught_probabilities: bool = False,
@@ -117,20 +110,23 @@ def run_epochs(
     """Trains `model` in place on any batches; arguments, results and errors as for `train`, and:
 
     Args:
-        batches: inputs and labels (None: the teacher alone) of the batches of an epoch, from its number.
-        steps_per_epoch: how many they are.
-        seed: of `batches` and of dropout.
-        data: what the batches are made of, for the checkpoint.
+        source: of inputs and labels; without labels, the teacher is all there is to learn from.
+        seed: of `source` and of dropout.
         probabilities: whether the model's outputs are those of a softmax, and
         taught_probabilities: the teacher's.
         measure: the test accuracy of `model`, measured in every `measure_every`th epoch and in the last.
     """
     trainee = Trainee(model, recipe, probabilities=probabilities, seed=seed)
+    steps_per_epoch = source.steps
     average = MovingAverage(min(1.0, 1.0 / (recipe.average_epochs * steps_per_epoch)))
     taught = None if teacher is None else _Teacher(teacher, recipe.policy, taught_probabilities)
-    run = checkpoints.fingerprint(model, recipe, seed=seed, data=data, teacher=teacher)
+    run: dict[str, Any] = {}
     history: list[dict[str, Any]] = []
     path = None if checkpoint is None else pathlib.Path(checkpoint)
+    if path is not None:
+        run = checkpoints.fingerprint(
+            model, recipe, seed=seed, data=source.describe(), teacher=teacher
+        )
     if path is not None and path.exists():
         if not resume:
             raise CheckpointError(
@@ -144,7 +140,9 @@ def run_epochs(
     for epoch in range(len(history), recipe.epochs):
         started = time.perf_counter()
         results = []
-        for step, (inputs, labels) in enumerate(batches(epoch), start=epoch * steps_per_epoch):
+        for step, (inputs, labels) in enumerate(
+            source.batches(epoch), start=epoch * steps_per_epoch
+        ):
             targets = {} if labels is None else {"labels": labels}
             if taught is not None:
                 targets["taught"] = taught(inputs)

@@ -47,7 +47,9 @@ def softmax(logits):
 
 def linear_network(seed):
     keras.utils.set_random_seed(seed)
-    return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    return keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
