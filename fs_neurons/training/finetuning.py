@@ -71,11 +71,11 @@ def finetune(
         batch_size: examples per step; batches keep their own size.
         policy: Keras dtype policy in training, such as "mixed_bfloat16"; None leaves each layer its own.
         seed: of order, augmentation and dropout.
-        checkpoint: file that is replaced atomically after each epoch and removed by no one; None keeps none.
+        checkpoint: file that is replaced atomically after each epoch and stays at the end; None keeps none.
         resume: continue from `checkpoint` when it exists. The run repeats an uninterrupted one bit for bit
             where the batches do.
-        on_epoch: called with a dictionary after each epoch: epoch, learning_rate, loss, train_accuracy
-            (None without labels) and seconds.
+        on_epoch: called with a dictionary after each epoch, and for those of a resumed checkpoint: epoch,
+            learning_rate, loss, train_accuracy (None without labels) and seconds.
         on_step: called after each step with the number of steps done and of all steps of the run.
 
     Raises:

@@ -149,6 +149,15 @@ def test_arguments_out_of_their_range_are_refused(arguments, message):
         finetune(SNN, X, Y, **arguments)
 
 
+def test_batches_fewer_than_their_length_are_refused_when_it_trains():
+    class Fewer(list):
+        def __len__(self):
+            return 3
+
+    with pytest.raises(ValueError, match="epoch 1 had 1 batches in place of 3"):
+        finetune(SNN, Fewer([(X, Y)]), epochs=1)
+
+
 def test_batches_some_of_which_have_labels_are_refused_when_it_trains():
     with pytest.raises(ValueError, match="some batches have labels, others have none"):
         finetune(SNN, [(X, Y), X], teacher=ANN, epochs=1)
