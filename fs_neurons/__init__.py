@@ -29,12 +29,19 @@ if TYPE_CHECKING:
         record_spikes,
     )
     from fs_neurons.network import ConversionError, find_sites
-    from fs_neurons.neuron import FSParameters, register, relu_parameters, shift_relu
+    from fs_neurons.neuron import (
+        ChannelParameters,
+        FSParameters,
+        register,
+        relu_parameters,
+        shift_relu,
+    )
     from fs_neurons.simulation import simulate
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChannelParameters",
     "ConversionError",
     "FSActivation",
     "FSMaxPooling2D",
@@ -59,6 +66,7 @@ __all__ = [
 # Name -> the room that it is in. Imported when first used, so that what needs no network doesn't wait for Keras
 # and its backend.
 _ROOMS = {
+    "ChannelParameters": "neuron",
     "ConversionError": "network",
     "FSActivation": "layers",
     "FSMaxPooling2D": "layers",
@@ -79,7 +87,9 @@ _ROOMS = {
     "simulate": "simulation",
     "verify": "conversion",
 }
-_PARTS = {*_ROOMS.values(), "backend", "calibration", "cli", "data", "files", "models", "training"}
+_PARTS = {
+    *_ROOMS.values(), "backend", "calibration", "cli", "data", "families", "files", "models", "training",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

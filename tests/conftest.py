@@ -22,7 +22,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser):
-    parser.addoption("--long", default="", help="run the long tests too: 'all', or part 'K/N' of them")
+    parser.addoption(
+        "--long", default="", help="run the long tests too: 'all', or part 'K/N' of them"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -38,7 +40,18 @@ def pytest_collection_modifyitems(config, items):
 
 
 def plain_loop(x, parameters):
-    """Equations (1)-(3) in numpy: response, spike train (..., K), spike count. NaN gives NaN."""
+    """Equations (1)-(3) in numpy: response, spike train (..., K), spike count. NaN gives NaN.
+
+    Of ChannelParameters channel by channel, each with its own set.
+    """
+    if hasattr(parameters, "members"):
+        axis = parameters.axis % np.ndim(x)
+        slices = np.moveaxis(np.asarray(x, np.float32), axis, 0)
+        parts = [
+            plain_loop(part, parameters.members[i])
+            for part, i in zip(slices, parameters.index, strict=True)
+        ]
+        return tuple(np.moveaxis(np.stack(whole), 0, axis) for whole in zip(*parts, strict=True))
     v = np.asarray(x, np.float32).copy()
     y = np.zeros_like(v)
     spikes = []
@@ -48,7 +61,7 @@ def plain_loop(x, parameters):
             y = y + d * z
             v = v - h * z
             spikes.append(z)
-    y[np.isnan(x)] = np.nan
+    y = np.where(np.isnan(x), np.float32(np.nan), y)
     train = np.stack(spikes, axis=-1)
     return y, train, train.sum(axis=-1).astype(np.int32)
 
@@ -87,6 +100,29 @@ def _in_a_child(name, arguments, expect, environment):
     assert result.returncode == expect, result.stderr[-3000:]
     assert expect == 0 or "Traceback" not in result.stderr
     return result.stdout if expect == 0 else result.stderr
+
+
+def gradient(function, *values):
+    """Of the sum of `function`, on any backend."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.grad(lambda *v: function(*v).sum(), argnums=tuple(range(len(values))))(*values)
+    if backend == "torch":
+        import torch
+
+        with torch.enable_grad():
+            tensors = [torch.tensor(v, requires_grad=True) for v in values]
+            function(*tensors).sum().backward()
+        return [tensor.grad for tensor in tensors]
+    import tensorflow as tf
+
+    tensors = [tf.constant(v) for v in values]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        total = tf.reduce_sum(function(*tensors))
+    return tape.gradient(total, tensors)
 
 
 @pytest.fixture(autouse=True)

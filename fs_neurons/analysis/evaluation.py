@@ -17,7 +17,8 @@ from keras import ops
 
 from fs_neurons.backend.distribution import ONE, Distribution
 from fs_neurons.data.datasets import Dataset, standardise
-from fs_neurons.layers import record_spikes
+from fs_neurons.layers import collect_records
+from fs_neurons.neuron import response_and_spikes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +112,7 @@ def scores_and_spikes(
     """
 
     def forward(images: Any) -> tuple[Any, Any]:
-        with record_spikes() as records:
+        with collect_records(response_and_spikes) as records:
             scores = model(prepare(images), training=False)
         none = ops.zeros((1, images.shape[0]), dtype="int32")
         return scores, ops.concatenate([none, *(record.spikes[None] for record in records)])

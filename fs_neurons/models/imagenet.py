@@ -51,7 +51,7 @@ class Network:
 
 def load_network(
     name: str,
-    weights: str | os.PathLike = "imagenet",
+    weights: str | os.PathLike[str] = "imagenet",
     *,
     image_size: int | None = None,
     preprocessing: str | None = None,
