@@ -30,7 +30,7 @@ from experiments.plotting import ANN, PAPER, plt, save
 from experiments.rate import rate_curve
 from fs_neurons import models
 from fs_neurons.analysis.evaluation import evaluate
-from fs_neurons.calibration.calibrator import Settings, calibrate
+from fs_neurons.calibration import Settings, calibrate
 from fs_neurons.data import datasets
 from fs_neurons.files import params_dir
 from fs_neurons.files.models import load_model

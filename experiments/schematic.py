@@ -7,36 +7,36 @@ The spikes drawn are those of the shipped Swish set for four gate inputs.
 
 from __future__ import annotations
 
-import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import flags
 from matplotlib.patches import Circle, FancyArrowPatch
 
-from experiments import results
+from experiments import runner
 from experiments.plotting import ANN, SNN, plt, save
 from fs_neurons import neuron
 from fs_neurons.neuron import sets
 
-_SET = flags.DEFINE_string("set", "swish_k16_paper", "Parameter set whose spikes are drawn.")
-_X = flags.DEFINE_float("x", 0.2, "Gate input of the neuron that is drawn.")
-_SENDERS = flags.DEFINE_list(
-    "senders", ["1.8", "-0.2", "0.7"], "Gate inputs of the three neurons before it."
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "set", "swish_k16_paper", "Parameter set whose spikes are drawn.", flag_values=FLAGS
 )
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder for the picture.")
+flags.DEFINE_float("x", 0.2, "Gate input of the neuron that is drawn.", flag_values=FLAGS)
+flags.DEFINE_list(
+    "senders", ["1.8", "-0.2", "0.7"], "Gate inputs of the three neurons before it.",
+    flag_values=FLAGS,
+)  # fmt: skip
+runner.define_output_flag(FLAGS)
 
 INPUTS = 3
 GREY = "#777777"
 
 
-def main(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    parameters = sets.load(_SET.value)
-    gate_inputs = [*map(float, _SENDERS.value), _X.value]
+def main() -> None:
+    parameters = sets.load(FLAGS.set)
+    gate_inputs = [*map(float, FLAGS.senders), FLAGS.x]
     trains = keras.ops.convert_to_numpy(neuron.spike_train(gate_inputs, parameters))
     *senders, spikes = trains
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.3), layout="constrained")
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
         3.4, -0.42, rf"$y = \Sigma_t\, d(t)\, z(t)$, {int(spikes.sum())} spikes in {parameters.K} steps",
         ha="center", va="top", fontsize=11,
     )  # fmt: skip
-    path = pathlib.Path(_OUTPUT_DIR.value) / "schematic.png"
+    path = runner.path(FLAGS, "schematic").with_suffix(".png")
     save(figure, path)
     print(f"Written to {path}")
 
@@ -89,4 +89,4 @@ def _draw_spikes(
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

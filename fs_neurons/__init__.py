@@ -92,7 +92,9 @@ _ROOMS = {
     "simulate": "simulation",
     "verify": "conversion",
 }
-_PARTS = {*_ROOMS.values(), "backend", "calibration", "cli", "data", "files", "models", "training"}
+_PARTS = {
+    *_ROOMS.values(), "backend", "calibration", "cli", "data", "families", "files", "models", "training",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -141,7 +141,7 @@ def function(name: str) -> str | Callable[[np.ndarray], Any]:
         raise UsageError(f"--function={name}: {error}") from error
     if not callable(found):
         raise UsageError(f"--function={name}: is not a function")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def write_json(text: str, path: str | None) -> None:
