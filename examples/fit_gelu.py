@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 import fs_neurons as fs
-from fs_neurons import parameters
-from fs_neurons.drawing import draw_response
+from fs_neurons.analysis.drawing import draw_response
+from fs_neurons.neuron import sets as parameters
 
 
 def main() -> None:

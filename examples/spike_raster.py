@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import fs_neurons as fs
-from fs_neurons import datasets, models
-from fs_neurons.drawing import SNN
+from fs_neurons import models
+from fs_neurons.analysis.drawing import SNN
+from fs_neurons.data import datasets
 from fs_neurons.simulation import Simulation
 
 COLORS = (SNN, "#c1272d", "#2b8a3e")  # one per image

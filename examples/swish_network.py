@@ -7,8 +7,8 @@ import keras
 from tabulate import tabulate
 
 import fs_neurons as fs
-from fs_neurons import datasets
-from fs_neurons.evaluation import evaluate
+from fs_neurons.analysis.evaluation import evaluate
+from fs_neurons.data import datasets
 
 
 def build() -> keras.Model:

@@ -29,11 +29,12 @@ from tabulate import tabulate
 
 import fs_neurons as fs
 from experiments import results
-from fs_neurons import models, neuron, parameters
-from fs_neurons._backend import compiled
-from fs_neurons.evaluation import scores_and_spikes
-from fs_neurons.folding import fold
+from fs_neurons import models, neuron
+from fs_neurons.analysis.evaluation import scores_and_spikes
+from fs_neurons.backend import compiled
+from fs_neurons.conversion.folding import fold
 from fs_neurons.models.imagenet import load_network
+from fs_neurons.neuron import sets as parameters
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("elements", 10_000_000, "Gate inputs per call.", lower_bound=1)

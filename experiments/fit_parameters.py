@@ -25,7 +25,7 @@ from absl import app, flags
 from fs_neurons import fitting
 from fs_neurons.files import params_dir, write_atomically
 from fs_neurons.neuron import FSParameters, relu_parameters
-from fs_neurons.parameters import save
+from fs_neurons.neuron.sets import save
 
 # Gate inputs of the Swish neurons of EfficientNet-B7, Figure 5: mean and variance.
 GATE_INPUTS = (-0.112, 1.99)

@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from fs_neurons.drawing import ANN, PAPER, SNN, STYLE
+from fs_neurons.analysis.drawing import ANN, PAPER, SNN, STYLE
 from fs_neurons.files import write_atomically
 
 __all__ = ["ANN", "PAPER", "SNN", "plt", "save"]

@@ -25,8 +25,8 @@ import numpy as np
 from absl import app, flags
 
 from experiments import results
-from fs_neurons import imagenet, preprocessing
-from fs_neurons.datasets import DatasetUnavailable
+from fs_neurons.data import imagenet, preprocessing
+from fs_neurons.data.datasets import DatasetUnavailable
 from fs_neurons.files import params_dir
 from fs_neurons.models.imagenet import AVERAGE_POOLED, load_network
 from fs_neurons.models.resnet50 import adopt_weights, resnet50

@@ -1,0 +1,17 @@
+"""What a converted network does, and how it compares with the original."""
+
+from fs_neurons.analysis.comparison import Comparison, SiteComparison, compare
+from fs_neurons.analysis.evaluation import Evaluation, evaluate
+from fs_neurons.analysis.profiling import EnergyModel, LayerProfile, Profile, profile
+
+__all__ = [
+    "Comparison",
+    "EnergyModel",
+    "Evaluation",
+    "LayerProfile",
+    "Profile",
+    "SiteComparison",
+    "compare",
+    "evaluate",
+    "profile",
+]

@@ -1,0 +1,179 @@
+"""What a converted network does on images: spikes, inputs, operations, energy, time.
+
+    result = profile(snn, images)
+    print(result)                                 # a table: every site, and all of them
+    result.spikes_per_neuron, result.energy.ratio, result.latency
+    result.to_json(); result.rows(); result.plot()
+
+All counts are exact integers, over as many images as are streamed through.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from fs_neurons.analysis.connectivity import (
+    fan_out,
+    multiply_accumulates,
+    spiking_pools,
+    unknown_calls,
+)
+from fs_neurons.analysis.energy import HOROWITZ_45NM, Energy, EnergyModel
+from fs_neurons.analysis.measurement import (
+    Measured,
+    PoolCollector,
+    SiteCollector,
+    SpikeCounter,
+    histogram_edges,
+    measurement,
+)
+from fs_neurons.analysis.results import LayerProfile, PoolProfile, Profile
+from fs_neurons.analysis.statistics import InputStatistics
+from fs_neurons.backend.distribution import ONE, Distribution
+from fs_neurons.data.batches import Batch, Batches
+from fs_neurons.network import graph
+from fs_neurons.network.calls import Call
+from fs_neurons.network.graph import Graph
+from fs_neurons.neuron import NeuronParameters
+
+__all__ = [
+    "HOROWITZ_45NM", "Energy", "EnergyModel", "InputStatistics", "LayerProfile", "PoolProfile",
+    "Profile", "profile",
+]  # fmt: skip
+
+# From this share of inputs outside the domain of a parameter set on, `profile` warns.
+WARN_OUTSIDE = 0.01
+
+
+def profile(
+    snn: keras.Model,
+    images: Any,
+    *,
+    batch_size: int = 100,
+    histogram_range: tuple[float, float] | None = None,
+    energy_model: EnergyModel = HOROWITZ_45NM,
+    verbose: bool = False,
+    distribution: Distribution = ONE,
+) -> Profile:
+    """Runs a converted network over images and measures every site.
+
+    Args:
+        snn: a converted model, sequential or functional.
+        images: what the model takes, (images, ...); or an iterable of batches, such as a
+            tf.data.Dataset, each alone or in a tuple with its labels.
+        batch_size: images per forward pass, of an array.
+        histogram_range: of the gate inputs, in 400 bins; when missing, symmetric about 0 and as wide as
+            the widest domain of the parameter sets.
+        energy_model: energy of one operation.
+        verbose: whether to show a progress bar.
+        distribution: of the batches; `snn` was made in its scope.
+
+    Raises:
+        ConversionError: a model that can't be taken apart, or without FS-neurons.
+        ValueError: no images, a bad range, or gate inputs that are not finite.
+        WorkerLostError: another worker of the distribution is gone.
+
+    Warns:
+        UserWarning: at some site more than 1 % of the gate inputs are outside its parameter set's domain.
+    """
+    batches = Batches(snn, images, batch_size)
+    network: Graph | None = None
+    bar = keras.utils.Progbar(batches.images, verbose=int(verbose), unit_name="image")
+    rounds = iter(batches)
+    while several := list(itertools.islice(rounds, distribution.replicas)):
+        if network is None:
+            inputs = several[0].inputs
+            network = graph.trace_spiking(snn, inputs)
+            edges = histogram_edges(histogram_range, [site_parameters(c) for c in network.sites])
+            sites = [SiteCollector(c, fan_out(network, c.outputs)) for c in network.sites]
+            pools = [PoolCollector(c, fan_out(network, c.outputs)) for c in spiking_pools(network)]
+            measure = distribution.compiled(measurement(network, edges))
+            size = len(keras.tree.flatten(inputs)[0])
+        # Replicas that are left over at the end run copies, which count for nothing.
+        idle = Batch(several[0].inputs, 0)
+        mine = [several[i] if i < len(several) else idle for i in distribution.local]
+        valid = [(np.arange(size) < batch.count).astype(np.float32) for batch in mine]
+        results = measure([(batch.inputs, v) for batch, v in zip(mine, valid, strict=True)])
+        for batch, (measured, pooled) in zip(mine, results, strict=True):
+            if not batch.count:
+                continue
+            for site, tensors in zip(sites, measured, strict=True):
+                site.add(Measured(*map(ops.convert_to_numpy, tensors)), batch.count)
+            for pool, spikes in zip(pools, pooled, strict=True):
+                pool.count(ops.convert_to_numpy(spikes), batch.count)
+        bar.add(sum(batch.count for batch in several))
+    assert network is not None  # Batches has at least one
+    collectors: list[SpikeCounter] = [*sites, *pools]
+    states = distribution.gather_json([collector.state() for collector in collectors])
+    for collector, *parts in zip(collectors, *states, strict=True):
+        collector.restore([part for part in parts if part is not None])
+    layers = tuple(site.finished() for site in sites)
+    _warn_of_outside(layers)
+    macs = sum(multiply_accumulates(call) or 0 for call in network.calls)
+    ends = [value.index for value in keras.tree.flatten(network.outputs)]
+    return Profile(
+        model=snn.name,
+        images=layers[0].images,
+        layers=layers,
+        pools=tuple(pool.finished() for pool in pools),
+        edges=edges,
+        macs=macs,
+        digital_macs=macs - sum(collector.from_spikes for collector in collectors),
+        left_out=unknown_calls(network),
+        weighted_layers=int(graph.depth(network, graph.is_weighted)[ends].max()),
+        depth=int(graph.depth(network, lambda call: call.is_site)[ends].max()),
+        energy_model=energy_model,
+    )
+
+
+def site_parameters(call: Call) -> NeuronParameters:
+    """The parameter set of a site."""
+    layer: Any = call.op
+    parameters: NeuronParameters = layer.parameters
+    return parameters
+
+
+def _warn_of_outside(layers: Sequence[LayerProfile]) -> None:
+    outside = [layer for layer in layers if _share_outside(layer) > WARN_OUTSIDE]
+    if not outside:
+        return
+    listed = ", ".join(
+        f"{layer.name!r} {100 * layer.outside_share:.1f} % outside {layer.parameters.describe_domain()}"
+        for layer in outside[:5]
+    )
+    advice = dict.fromkeys(filter(None, map(_advice, outside)))
+    warnings.warn(
+        f"gate inputs outside the domain of their parameter set at {len(outside)} of"
+        f" {len(layers)} sites: {listed}{', ...' if len(outside) > 5 else ''}. Convert with"
+        f" {', or with '.join(['calibration_data=..., which fits each site to its inputs', *advice])}",
+        stacklevel=3,
+    )
+
+
+def _share_outside(layer: LayerProfile) -> float:
+    """Above its domain, a ReLU that saturates at its end does what it should."""
+    saturates = re.fullmatch(r"relu\(max_value=(.+)\)", layer.activation)
+    if saturates and np.all(float(saturates[1]) <= np.asarray(layer.parameters.domain[1])):
+        return layer.below / layer.inputs.count
+    return layer.outside_share
+
+
+def _advice(layer: LayerProfile) -> str:
+    """An argument of `convert` for a wider domain; empty where there is none for this activation alone."""
+    name = layer.activation
+    if name == "relu":
+        return "relu=fs.relu_parameters(K, alpha) with a larger alpha"
+    if not name.isidentifier():
+        return ""
+    low, high = math.floor(layer.inputs.minimum), math.ceil(layer.inputs.maximum)
+    K = layer.parameters.K
+    return f"{name}=fs.fit({name!r}, K={K}, domain=({low}, {high})), a set for a wider domain"

@@ -1,0 +1,129 @@
+"""The one place that knows which Keras backend runs.
+
+`fuse` turns an element-wise function of `keras.ops` into one compiled kernel: XLA on TensorFlow and
+JAX, the plain function on PyTorch. `compiled` does so with a whole forward pass, by TensorFlow's own graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+_kernels_left_out: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "fs_neurons_kernels_left_out", default=False
+)
+
+
+@contextlib.contextmanager
+def without_kernels() -> Iterator[None]:
+    """In it nothing is fused: what is traced consists of plain operations that any format has."""
+    token = _kernels_left_out.set(True)
+    try:
+        yield
+    finally:
+        _kernels_left_out.reset(token)
+
+
+def kernels_left_out() -> bool:
+    """Whether this is inside `without_kernels`."""
+    return _kernels_left_out.get()
+
+
+def fuse(
+    function: Callable[..., Any], shapes: Sequence[Sequence[int | None]]
+) -> Callable[..., Any]:
+    """Compiles `function` into one kernel per concrete shape.
+
+    Args:
+        function: takes float32 tensors, returns a tensor or a tuple of tensors.
+        shapes: of each argument. The function is traced once, for any length of axes that are None.
+
+    Returns:
+        A function of the same arguments; it does not carry gradients.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        function = _without_code(function)
+        signature = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
+        fused = tf.function(function, input_signature=signature, jit_compile=True, autograph=False)
+        return lambda *args: function(*args) if kernels_left_out() else fused(*args)
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
+def _without_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as an object of its own: TensorFlow takes functions of the same code, such as closures over
+    different parameter sets, for one that is traced again and again, and warns."""
+    return functools.partial(function)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Traces a function of tensors into one graph of the backend; as it is on PyTorch."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(_without_code(function), autograph=False)
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
+def with_gradients() -> contextlib.AbstractContextManager:
+    """Where gradients are taken, even inside torch.no_grad()."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.enable_grad()
+
+
+def bincount(codes: Any, bins: int) -> Any:
+    """Number of entries 0, ..., bins - 1 in an int32 tensor of shape (n,); inside `compiled` too."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.math.bincount(codes, minlength=bins, maxlength=bins)
+    if backend == "jax":
+        import jax.numpy as jnp
+
+        return jnp.bincount(codes, length=bins)
+    # PyTorch refuses codes below 0, such as those made of NaN, which the others leave out.
+    return keras.ops.bincount(keras.ops.where(codes < 0, bins, codes), minlength=bins + 1)[:bins]
+
+
+def outlived_its_trace(x: Any) -> bool:
+    """Whether x is a symbolic tensor of a function whose tracing has ended, so that it will never have a value."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.is_symbolic_tensor(x):
+            return False
+        graph = tf.compat.v1.get_default_graph()
+        while graph is not None and graph is not x.graph:
+            graph = getattr(graph, "outer_graph", None)
+        return graph is None
+    if backend == "jax":
+        import jax
+
+        if not isinstance(x, jax.core.Tracer):
+            return False
+        try:
+            x + 0
+        except jax.errors.UnexpectedTracerError:
+            return True
+    return False

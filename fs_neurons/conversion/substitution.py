@@ -1,0 +1,182 @@
+"""The layer-substitution pass: every activation of a trained Keras model becomes a layer of FS-neurons.
+
+    snn = convert(model)                                      # the paper's setting
+    snn = convert(model, relu=relu_parameters(K=6, alpha=10), swish="my_swish.json")
+    print(conversion_report(snn))                             # which site became what
+    snn = convert(model, calibration_data=images, steps=5)    # fitted to the model's own inputs
+    verify(model)                                             # the pass itself changes nothing
+
+A site is an `Activation` or `ReLU` layer (or a relative), an operation such as `keras.ops.relu(x)`, or the
+`activation=` argument of a dense or convolutional layer, which is split into the linear layer and a layer
+of FS-neurons. Weights are carried over unchanged; the input model is never touched. Max-pooling behind
+FS-ReLU is computed from its spikes: see pooling.py.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from typing import Any
+
+import keras
+
+from fs_neurons.calibration import Settings, calibrate
+from fs_neurons.conversion.choosing import Sets, fitted, kept_sites, listing, refusal
+from fs_neurons.conversion.folding import fold
+from fs_neurons.layers import fs_layer
+from fs_neurons.network.errors import ConversionError
+from fs_neurons.network.rewriting import Rewriter
+from fs_neurons.network.sites import Site, checked_sites
+from fs_neurons.network.structure import idle_layers
+from fs_neurons.neuron import FSParameters
+
+UNSUPPORTED = ("raise", "keep", "fit")
+
+
+def convert(
+    model: keras.Model,
+    *,
+    quality: str = "paper",
+    keep: Collection[str] = (),
+    keep_layers: Collection[str] = (),
+    unsupported: str = "raise",
+    convert_outputs: bool = False,
+    fold_batch_norm: bool = False,
+    calibration_data: Any = None,
+    steps: int | None = None,
+    granularity: str = "channel",
+    spike_penalty: float = 0.0,
+    target_spikes: float | None = None,
+    correction: str | None = None,
+    **activations: FSParameters | str,
+) -> keras.Model:
+    """Replaces every activation of `model` by FS-neurons, weights unchanged unless it is calibrated.
+
+    Args:
+        model: Sequential or functional, with nested models of either kind; built.
+        quality: which parameter sets to take: "paper" for the published ones, "accurate" for the
+            fitted ones, "sparse" for those with the fewest spikes; see `parameters.for_activation`.
+        keep: names of activations that stay as they are, such as ("sigmoid", "relu6").
+        keep_layers: names of layers whose activation stays, as `find_sites` has them: "block/conv".
+        unsupported: what to do about activations that have no parameter set or sit where they can't
+            be replaced: "raise"; "keep" them as they are, `conversion_report` lists them; or "fit" a set
+            to each function that has none, and say how good it is.
+        convert_outputs: whether a sigmoid, tanh or relative that is the model's output is converted as
+            well. Otherwise it stays, as softmax does: it is a result, and not an input of neurons.
+        fold_batch_norm: whether batch normalisation goes into the weights next to it, see `folding.fold`;
+            what has to stay is warned of.
+        calibration_data: unlabelled inputs that the model was trained for, preprocessed as it takes
+            them: an array (a list or dictionary of them for several inputs) or an iterable over
+            batches. Fits every site to its own gate inputs and the weights of the layers in between to
+            what these gave before; see `calibration`. 500 to 1,000 images do.
+        steps: K of all calibrated sites; that of the uncalibrated sets when missing.
+        granularity: whether calibrated ReLUs get their range per "channel" or per "layer".
+        spike_penalty: what a spike costs in calibration, relative to the squared error of its site;
+            0.01 to 0.1 save spikes at little cost.
+        target_spikes: spikes per neuron that calibration is to reach, by the least such penalty.
+        correction: how calibration makes up for errors, one of `calibration.CORRECTIONS`; when missing,
+            "joint" with up to four steps, or eight with a price on spikes, else "weights".
+        activations: parameter sets by activation name, relu=..., swish=..., gelu=..., each FSParameters,
+            the name of a set or a path; instead of the registered ones. The set for relu also gives
+            the number of steps of ReLUs that saturate, such as ReLU6.
+
+    Returns:
+        A new model that shares nothing with `model`. Augmentation layers, which do nothing at inference,
+        are left out of it, with a warning; so is a compile state that Keras can't make anew.
+
+    Raises:
+        ConversionError: a subclassed model, an unsupported activation, nothing to convert, or a model
+            that was converted before.
+        TypeError, ValueError, FileNotFoundError: wrong arguments, or calibration data that holds
+            labels, NaN or too few images.
+    """
+    calibrated = _calibration_settings(
+        calibration_data, activations, steps=steps, granularity=granularity,
+        spike_penalty=spike_penalty, target_spikes=target_spikes, correction=correction,
+    )  # fmt: skip
+    if unsupported not in UNSUPPORTED:
+        raise ValueError(f"unsupported must be 'raise', 'keep' or 'fit', got {unsupported!r}")
+    for name, names in (("keep", keep), ("keep_layers", keep_layers)):
+        if isinstance(names, str):
+            raise TypeError(f"{name} must be a list of names, got {names!r}")
+    checked_sites(model)
+    idle = idle_layers(model)
+    if fold_batch_norm:
+        model = _folded(model)
+    every = checked_sites(model)
+    kept = kept_sites(every, keep, keep_layers)
+    heads = [] if convert_outputs else [site for site in every if site.is_output]
+    sites = [site for site in every if site not in kept and site not in heads]
+    sets = Sets(activations, quality, every)
+    found = {site: sets.of(site) for site in sites if site.convertible}
+    parameters_of = {site: x for site, x in found.items() if x is not None}
+    if unsupported == "fit":
+        parameters_of |= fitted([site for site in sites if site not in parameters_of])
+    refused = [site for site in sites if site not in parameters_of]
+    if refused and unsupported != "keep":
+        raise ConversionError(refusal(refused))
+    if not parameters_of:
+        raise ConversionError(_nothing_to_convert(model, kept, heads, refused))
+    sets.warn_of_unused(model.name, parameters_of.keys(), heads)
+    if idle:
+        warnings.warn(
+            f"left out of the conversion of model {model.name!r}, since they do nothing at inference:"
+            f" {', '.join(map(repr, idle))}",
+            stacklevel=2,
+        )
+
+    if calibrated is not None:
+        return calibrate(model, parameters_of, calibration_data, calibrated)
+
+    def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
+        parameters = parameters_of.get(site)
+        if parameters is None:
+            return None
+        return fs_layer(parameters, site.activation, name=name, dtype=dtype)
+
+    return Rewriter(replacement).rewrite(model)
+
+
+def _nothing_to_convert(
+    model: keras.Model, kept: Collection[Site], heads: list[Site], refused: list[Site]
+) -> str:
+    reasons = []
+    if heads:
+        reasons.append(
+            f"{listing(heads)} is its output: to convert that too, convert(model, convert_outputs=True)"
+        )
+    if kept:
+        reasons.append(f"kept as asked for: {listing(sorted(kept, key=lambda site: site.name))}")
+    if refused:
+        reasons.append(listing(refused))
+    text = "; ".join(reasons) or "its layers are all linear"
+    return f"model {model.name!r} has no activation that could be converted: {text}"
+
+
+def _folded(model: keras.Model) -> keras.Model:
+    model, report = fold(model)
+    if report.left:
+        warnings.warn(
+            f"left as they are in model {model.name!r}: "
+            + "; ".join(f"{name!r}, {reason}" for name, reason in report.left.items()),
+            stacklevel=3,
+        )
+    return model
+
+
+def _calibration_settings(data: Any, activations: dict[str, Any], **arguments: Any) -> Any:
+    """Settings of a calibration; None where there is none. Refuses what would be ignored."""
+    settings = Settings(**arguments)
+    if data is None:
+        if settings != Settings():
+            raise ValueError(
+                "steps, granularity, spike_penalty, target_spikes and correction are settings of a"
+                " calibration: give calibration_data as well, or relu=fs.relu_parameters(K, alpha)"
+            )
+        return None
+    if activations:
+        raise ValueError(
+            f"{', '.join(sorted(activations))}=... and calibration_data: calibration chooses the"
+            " parameter sets itself; give one or the other"
+        )
+    return settings

@@ -1,0 +1,1 @@
+"""Data sets, ImageNet streams, preprocessing, and batches of one size."""

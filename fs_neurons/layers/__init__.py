@@ -1,0 +1,26 @@
+"""Keras layers of FS-neurons, max-pooling of their spikes, and the recording of both."""
+
+from fs_neurons.layers.activation import FSActivation, FSReLU, FSSigmoid, FSSwish, fs_layer
+from fs_neurons.layers.pooling import FSMaxPooling2D, spiking_pool
+from fs_neurons.layers.recording import (
+    Measure,
+    SiteRecord,
+    collect_records,
+    record_spikes,
+    soft_spikes_per_neuron,
+)
+
+__all__ = [
+    "FSActivation",
+    "FSMaxPooling2D",
+    "FSReLU",
+    "FSSigmoid",
+    "FSSwish",
+    "Measure",
+    "SiteRecord",
+    "collect_records",
+    "fs_layer",
+    "record_spikes",
+    "soft_spikes_per_neuron",
+    "spiking_pool",
+]

@@ -1,0 +1,166 @@
+"""Max-pooling of FS-ReLU neurons: what it computes, and the spikes that it does so with.
+
+The spikes of an FS-ReLU are the binary digits of its output, the most significant first. The largest
+output of a window is therefore known digit by digit: all its neurons begin as candidates; at step t the
+pool fires if any candidate does, and then the candidates that did not fire drop out. What is left is the
+neurons with the largest code, and the pool's spike train is that code: `max_spikes`. As a larger code is a
+larger output, its output is the largest of the outputs, bit for bit, and a forward pass computes just that.
+`convert` puts `FSMaxPooling2D` where max-pooling follows FS-ReLU, directly or through zero padding, which is
+silence.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from fs_neurons.layers.activation import FSReLU
+from fs_neurons.neuron import FSParameters, relu_parameters
+
+# Up to here every code is tried out before a pool is built; the paper's largest K is 16.
+MOST_STEPS = 16
+
+
+def max_spikes(trains: Iterable[Sequence[Any]]) -> Iterator[Any]:
+    """Spikes of the largest of several binary codes, step by step.
+
+    Args:
+        trains: for every time step, boolean tensors of one shape, one per candidate.
+
+    Yields:
+        The spikes of the pool at each step, a boolean tensor.
+    """
+    alive: list[Any] | None = None
+    for spikes in trains:
+        if alive is None:
+            alive = [ops.ones_like(z) for z in spikes]
+        fires = functools.reduce(
+            ops.logical_or, (ops.logical_and(a, z) for a, z in zip(alive, spikes, strict=True))
+        )
+        yield fires
+        silent = ops.logical_not(fires)
+        alive = [
+            ops.logical_and(a, ops.logical_or(z, silent))
+            for a, z in zip(alive, spikes, strict=True)
+        ]
+
+
+@keras.saving.register_keras_serializable(package="fs_neurons")
+class FSMaxPooling2D(layers.MaxPooling2D):
+    """Max-pooling of the outputs of an FSReLU layer, which `spikes` does on their spikes.
+
+    NaN gives NaN. The pool is a gate, not a neuron: it is neither counted as neurons nor its output as spikes.
+
+    Args:
+        K: number of time steps of the FS-ReLU.
+        alpha: upper end of its range.
+        pool_size, strides, padding, data_format: as for keras.layers.MaxPooling2D.
+
+    Raises:
+        ValueError: as `relu_parameters`, or float32 outputs of that FS-ReLU do not tell its spikes.
+    """
+
+    def __init__(self, K: int, alpha: float, pool_size: Any = (2, 2), **kwargs: Any):
+        super().__init__(pool_size, **kwargs)
+        self.parameters = relu_parameters(K, alpha)
+        if not _recoverable(self.parameters):
+            raise ValueError(
+                f"FSMaxPooling2D: the spikes of an FS-ReLU with K={K}, alpha={alpha!r} can't be told from"
+                " its float32 output; use keras.layers.MaxPooling2D"
+            )
+
+    def call(self, x: Any) -> Any:
+        # Pooling may lose NaN, but not infinity, which no FS-ReLU gives.
+        y = super().call(ops.where(ops.isnan(x), np.inf, x))
+        return ops.where(ops.isinf(y), np.nan, y)
+
+    def spikes(self, currents: Any) -> Any:
+        """The currents that the pool passes on, step by step, from those that reach it.
+
+        Args:
+            currents: d(t) z(t) of the FS-ReLU, (steps, images, ...), of known size; steps from K on are
+                silent.
+
+        Returns:
+            d(t) z(t) of the pool, (steps, ...).
+        """
+        trains = (self._windows(currents[t] > 0) for t in range(self.parameters.K))
+        steps = [
+            d * ops.cast(fires, currents.dtype)
+            for d, fires in zip(self.parameters.d, max_spikes(trains), strict=True)
+        ]
+        silence = [ops.zeros_like(steps[0])] * (currents.shape[0] - len(steps))
+        return ops.stack(steps + silence)
+
+    def _windows(self, x: Any) -> list[Any]:
+        """The members of all windows: one tensor of the shape of the output per place in a window."""
+        axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
+        padding = [(0, 0)] * 4
+        counts = []
+        for axis, pool, stride in zip(axes, self.pool_size, self.strides, strict=True):
+            size = x.shape[axis]
+            if self.padding == "same":
+                count = -(-size // stride)
+                total = max(0, (count - 1) * stride + pool - size)
+                padding[axis] = (total // 2, total - total // 2)
+            else:
+                count = (size - pool) // stride + 1
+            counts.append(count)
+        # Silent neurons all around: a code of zero is never above another.
+        x = ops.pad(ops.cast(x, "int8"), padding) > 0
+        windows = []
+        for offsets in itertools.product(*(range(pool) for pool in self.pool_size)):
+            index = [slice(None)] * 4
+            for axis, offset, count, stride in zip(
+                axes, offsets, counts, self.strides, strict=True
+            ):
+                index[axis] = slice(offset, offset + (count - 1) * stride + 1, stride)
+            windows.append(x[tuple(index)])
+        return windows
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return {**config, "K": self.parameters.K, "alpha": self.parameters.alpha}
+
+
+def spiking_pool(pool: Any, source: Any) -> FSMaxPooling2D | None:
+    """The layer that takes the place of a max-pooling layer behind `source`.
+
+    Args:
+        pool: layer of a network.
+        source: layer whose output it pools.
+
+    Returns:
+        None where `source` is no FS-ReLU, `pool` is no MaxPooling2D, or outputs are not kept in float32.
+    """
+    if type(pool) is not layers.MaxPooling2D or not isinstance(source, FSReLU):
+        return None
+    exact = source.compute_dtype == pool.compute_dtype == "float32"
+    if not exact or not _recoverable(source.parameters):
+        return None
+    parameters = source.parameters
+    return FSMaxPooling2D.from_config(
+        {**pool.get_config(), "K": parameters.K, "alpha": parameters.alpha}
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _recoverable(parameters: FSParameters) -> bool:
+    """Whether every float32 output of an FS-ReLU, put in again, gives the spikes that it came from."""
+    if parameters.K > MOST_STEPS:
+        return False
+    digits = np.arange(2**parameters.K)[:, None] >> np.arange(parameters.K)[::-1] & 1
+    v = np.zeros(len(digits), np.float32)
+    for d, z in zip(parameters.d, digits.T, strict=True):
+        v += d * z.astype(np.float32)
+    for T, h, z in zip(parameters.T, parameters.h, digits.T, strict=True):
+        if ((v >= T) != z).any():
+            return False
+        v -= h * z.astype(np.float32)
+    return True

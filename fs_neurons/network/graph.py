@@ -1,0 +1,222 @@
+"""A Keras model as a flat list of calls, through nested models, and what can be said of each of them.
+
+    graph = trace(model)
+    for call in graph.calls: print(call.name, call.op, call.inputs, call.outputs)
+
+A call is *linear* when its operation is a linear map plus a constant, so that it can be applied to spikes
+one step at a time; what isn't (max-pooling, products of two tensors, softmax, ...) needs complete values.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from fs_neurons.layers import FSActivation
+from fs_neurons.network import kinds
+from fs_neurons.network.calls import Call, Value
+from fs_neurons.network.errors import ConversionError
+from fs_neurons.network.keras_internals import input_structure, is_rewritable, parts_of
+from fs_neurons.network.kinds import applies_activation, kind_of, unwrapped
+
+__all__ = ["Call", "Graph", "Value", "depth", "is_linear", "is_weighted", "trace", "trace_spiking"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """Calls in order of execution.
+
+    Attributes:
+        values: everything that flows.
+        inputs: values of the model's inputs, flat.
+        calls: every call, of nested models too.
+        outputs: the model's output, or structure of outputs.
+    """
+
+    values: tuple[Value, ...]
+    inputs: tuple[Value, ...]
+    calls: tuple[Call, ...]
+    outputs: Any
+
+    @property
+    def sites(self) -> list[Call]:
+        """Calls of FS layers."""
+        return [call for call in self.calls if call.is_site]
+
+    @functools.cached_property
+    def last_uses(self) -> dict[int, int]:
+        """Index of a value -> place of the last call that takes it; number of calls for an output."""
+        last = {value.index: i for i, call in enumerate(self.calls) for value in call.inputs}
+        ends = keras.tree.flatten(self.outputs)
+        return {**last, **{value.index: len(self.calls) for value in ends}}
+
+    @functools.cached_property
+    def consumers(self) -> dict[int, list[Call]]:
+        """Index of a value -> calls that take it."""
+        found: dict[int, list[Call]] = collections.defaultdict(list)
+        for call in self.calls:
+            for value in dict.fromkeys(call.inputs):
+                found[value.index].append(call)
+        return found
+
+    def run(
+        self, inputs: Any, each: Callable[[Call, Callable[[Value], Any]], Any] = Call.__call__
+    ) -> Any:
+        """Runs the model at inference, call by call.
+
+        Args:
+            inputs: arrays or tensors in the structure that the model takes.
+            each: (call, tensor of each value) -> outputs of the call; runs it unless something else is
+                to take its place.
+
+        Returns:
+            What the model gives, in its structure.
+        """
+        tensors: dict[int, Any] = {}
+        for value, x in zip(self.inputs, keras.tree.flatten(inputs), strict=True):
+            tensors[value.index] = ops.convert_to_tensor(x, value.dtype)
+        for i, call in enumerate(self.calls):
+            outputs = each(call, lambda value: tensors[value.index])
+            flat = keras.tree.flatten(call.outputs), keras.tree.flatten(outputs)
+            tensors.update((value.index, x) for value, x in zip(*flat, strict=True))
+            for value in dict.fromkeys(call.inputs):
+                if self.last_uses[value.index] == i:
+                    del tensors[value.index]
+        return keras.tree.map_structure(lambda value: tensors[value.index], self.outputs)
+
+
+def trace(model: keras.Model, inputs: Any = None) -> Graph:
+    """Lists the calls of a sequential or functional model, without computing anything.
+
+    Args:
+        model: sequential or functional, with nested models of either kind.
+        inputs: arrays in the structure that the model takes; they give sizes that it leaves open.
+
+    Raises:
+        ConversionError: a subclassed model, a size that stays unknown, or FS-neurons inside a layer that
+            can't be taken apart.
+    """
+    if not is_rewritable(model):
+        raise ConversionError(
+            f"model {model.name!r} is a subclassed model ({type(model).__name__}): its call() can't be"
+            " taken apart. Build it from keras.Input with the functional API"
+        )
+    symbols = keras.tree.flatten(input_structure(model))
+    arrays = symbols if inputs is None else keras.tree.flatten(inputs)
+    values: list[Value] = []
+    calls: list[Call] = []
+
+    def new_value(name: str, shape: tuple[int | None, ...], dtype: str) -> Value:
+        if None in shape[1:]:
+            raise ConversionError(
+                f"the shape of {name!r} is {tuple(shape)}: give images, or build model {model.name!r}"
+                " with an input of known size"
+            )
+        values.append(Value(len(values), tuple(int(size or 0) for size in shape[1:]), dtype))
+        return values[-1]
+
+    def visit(op: Any, prefix: str, *args: Any, **kwargs: Any) -> Any:
+        if is_rewritable(op):
+            # A nested model: of what it is called with only its input matters.
+            return run(op, prefix if op is model else f"{prefix}{op.name}/", args[0])
+        name = f"{prefix}{op.name}"
+        _refuse_hidden_neurons(op, name)
+        symbolic = keras.tree.map_structure(
+            lambda x: keras.KerasTensor((None, *x.shape), x.dtype) if isinstance(x, Value) else x,
+            (args, kwargs),
+        )
+        specs = op.compute_output_spec(*symbolic[0], **symbolic[1])
+        if any(None in x.shape[1:] for x in keras.tree.flatten(specs)):
+            # The layer was built with open sizes, and these stay open in what it says of its output.
+            tried = Call(name, op, (args, kwargs), None)
+            specs = tried(lambda x: ops.zeros((1, *x.shape), x.dtype))
+        outputs = keras.tree.map_structure(
+            lambda x: new_value(name, tuple(x.shape), keras.backend.standardize_dtype(x.dtype)),
+            specs,
+        )
+        calls.append(Call(name, op, (args, kwargs), outputs))
+        return outputs
+
+    def run(part: keras.Model, prefix: str, x: Any) -> Any:
+        if isinstance(part, keras.Sequential):
+            for layer in part.layers:
+                x = visit(layer, prefix, x)
+            return x
+        return part._run_through_graph(
+            x, operation_fn=lambda op: functools.partial(visit, op, prefix)
+        )
+
+    flat = [
+        new_value(symbol.name, array.shape, symbol.dtype)
+        for symbol, array in zip(symbols, arrays, strict=True)
+    ]
+    structure = keras.tree.pack_sequence_as(input_structure(model), flat)
+    outputs = visit(model, "", structure)
+    return Graph(tuple(values), tuple(flat), tuple(calls), outputs)
+
+
+def trace_spiking(model: keras.Model, inputs: Any = None) -> Graph:
+    """As `trace`, of a model with FS-neurons.
+
+    Raises:
+        ConversionError: as `trace`, or the model has no FS-neurons.
+    """
+    graph = trace(model, inputs)
+    if not graph.sites:
+        raise ConversionError(f"model {model.name!r} has no FS layer: convert it first")
+    return graph
+
+
+def _refuse_hidden_neurons(op: Any, name: str) -> None:
+    if isinstance(op, FSActivation) or not isinstance(op, layers.Layer):
+        return
+    if any(isinstance(part, FSActivation) for part in parts_of(op)):
+        raise ConversionError(
+            f"{name!r} ({type(op).__name__}) holds FS-neurons in a call() of its own, which can't be taken"
+            " apart: apply its layers in a functional or sequential model"
+        )
+
+
+# --- what is linear -----------------------------------------------------------------------------
+
+
+def is_weighted(call: Call) -> bool:
+    """Whether this is a dense or convolutional layer."""
+    return kind_of(unwrapped(call.op)).weighted
+
+
+def is_linear(call: Call) -> bool:
+    """Whether a call is a linear map of its inputs, all of them together, plus a constant."""
+    op: Any = unwrapped(call.op)
+    kind = kind_of(op)
+    if kind in (kinds.PRODUCT, kinds.CONTRACTION):
+        # x * constant and x / constant; constant / x is not linear, nor a product of two tensors.
+        divides = "Divide" in type(op).__name__ and not isinstance(call.arguments[0][0], Value)
+        return len(call.inputs) == 1 and not divides
+    if kind is kinds.ACTIVATION:
+        return isinstance(op, layers.Activation) and not applies_activation(op)
+    if kind.splittable and applies_activation(op):
+        return False
+    # A quantised layer rounds what it is given.
+    return kind.linear and getattr(op, "quantization_mode", None) is None
+
+
+def depth(graph: Graph, counts: Callable[[Call], bool]) -> np.ndarray:
+    """Largest number of calls for which `counts` holds on any path from an input to each value.
+
+    Returns:
+        int array (values,).
+    """
+    depths = np.zeros(len(graph.values), int)
+    for call in graph.calls:
+        before = max((depths[value.index] for value in call.inputs), default=0)
+        for value in keras.tree.flatten(call.outputs):
+            depths[value.index] = before + counts(call)
+    return depths

@@ -1,0 +1,244 @@
+"""The experiments as a user runs them, small but real."""
+
+import concurrent.futures
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from conftest import run_experiment as run
+
+import fs_neurons as fs
+from experiments import pareto, results, runner
+from fs_neurons import models
+from fs_neurons.analysis.evaluation import evaluate
+from fs_neurons.data import datasets
+from fs_neurons.files.models import load_model
+
+
+def test_table2_on_digits_prints_and_writes_the_same_numbers(tmp_path):
+    printed = run("table2", "--data=digits", f"--output_dir={tmp_path}")
+    result = json.loads((tmp_path / "table2_digits.json").read_text())
+    assert result["images"] == 599 and "experiments.table2" in result["command"]
+    assert [(row["network"], row["converted"]) for row in result["rows"]] == [
+        ("resnet8", "ReLU"),
+        ("se_resnet8_swish", "Swish"),
+        ("se_resnet8_swish", "Swish, sigmoid"),
+    ]
+    for row in result["rows"]:
+        assert row["ann"] >= 98 and abs(row["snn"] - row["ann"]) <= 1
+        assert f"{row['snn']:.2f}" in printed and f"{row['neurons']:,}" in printed
+        assert row["spikes_per_neuron"] == pytest.approx(row["spikes_per_image"] / row["neurons"])
+    assert "paper" not in printed
+    assert (tmp_path / "table2_digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_table2_on_cifar10_puts_the_paper_beside(tmp_path, cifar10_dir):
+    printed = run(
+        "table2", f"--data_dir={cifar10_dir}", "--models=resnet8", "--limit=300", "--K=4", "--alpha=8",
+        f"--output_dir={tmp_path}",
+    )  # fmt: skip
+    assert "103,753" in printed and "87.22" in printed and "K=4, alpha=8" in printed
+    row = json.loads((tmp_path / "table2_partial.json").read_text())["rows"][0]
+    assert row["neurons"] == 73_728 and row["paper"]["spikes"] == 103_753
+
+
+def test_table2_falls_back_to_digits_in_one_line(tmp_path, monkeypatch):
+    def unreachable(host):
+        raise OSError(f"{host} does not answer")
+
+    monkeypatch.setattr(datasets, "require_host", unreachable)
+    printed = run("table2", f"--data_dir={tmp_path}/none", "--limit=50", f"--output_dir={tmp_path}")
+    assert printed.startswith("Falling back") and "does not answer" in printed.splitlines()[0]
+    assert (tmp_path / "table2_digits_partial.json").exists()
+
+
+@pytest.mark.parametrize("flags", [("--limit=20",), ("--models=resnet8",)])
+def test_less_than_the_table_never_replaces_it(tmp_path, flags):
+    whole = tmp_path / "table2_digits.json"
+    whole.write_text("the whole table")
+    printed = run("table2", "--data=digits", f"--output_dir={tmp_path}", *flags)
+    assert whole.read_text() == "the whole table" and "table2_digits_partial.json" in printed
+    assert results.read_json(tmp_path / "table2_digits_partial.json")["rows"]
+
+
+def test_a_run_leaves_no_flags_behind(tmp_path):
+    run("figure4", "--alpha=10", f"--output_dir={tmp_path}")
+    run("figure4", f"--output_dir={tmp_path}")
+    result = results.read_json(tmp_path / "figure4.json")
+    assert result["rows"][0]["set"] == "alpha = 25"
+    assert result["command"] == f"python -m experiments.figure4 --output_dir={tmp_path}"
+
+
+def test_every_result_has_commit_and_versions(tmp_path):
+    run("figure4", f"--output_dir={tmp_path}")
+    result = results.read_json(tmp_path / "figure4.json")
+    assert set(result["versions"]) >= {"keras", "tensorflow", "numpy", "numba"}
+    assert result["commit"] == results.commit()
+    if (results.ROOT / ".git").exists():
+        assert re.match(r"[0-9a-f]{40}( with changes)?$", result["commit"])
+
+
+def test_rows_of_runs_at_the_same_time_all_stay(tmp_path):
+    path = tmp_path / "rows.json"
+    made_by = results.provenance("nothing", 0)
+
+    def add(number):
+        for step in range(5):
+            row = {"number": number, "step": step}
+            results.merge_rows(path, [row], lambda row: (row["number"], row["step"]), made_by)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(8)))
+    rows = results.rows_of(path)
+    assert sorted((row["number"], row["step"]) for row in rows) == [
+        (number, step) for number in range(8) for step in range(5)
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.json"]
+
+
+def test_help_lists_the_flags_of_the_experiment():
+    """In a child: absl's --help is that of the program."""
+    result = subprocess.run(
+        [sys.executable, "-m", "experiments.table2", "--help"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    for flag in ("data", "models", "K", "limit", "output_dir", "strategy"):
+        assert re.search(rf"--(\[no\])?{flag}:", result.stdout), result.stdout
+    assert "Table 2: accuracy and spikes" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data=digits", "--models=resnet50"], "--models=resnet50"),
+        (["--data=digits", "--alpha=-1"], "alpha"),
+        (["--data=digits", "--K=0"], "K"),
+        (["--data=mnist"], "data"),
+        (["stray"], "stray"),
+    ],
+)
+def test_table2_refuses_wrong_flags_in_a_line(flags, message, tmp_path):
+    assert message in run("table2", *flags, f"--output_dir={tmp_path}", expect=1)
+
+
+def test_figure6a_rises_to_the_accuracy_of_the_network(tmp_path):
+    run("figure6a", "--data=digits", "--largest_K=10", "--alpha=10", f"--output_dir={tmp_path}")
+    result = json.loads((tmp_path / "figure6a_digits.json").read_text())
+    accuracy = {row["K"]: row["snn"] for row in result["rows"]}
+    assert list(accuracy) == list(range(2, 11))
+    assert accuracy[2] < 50 and abs(accuracy[10] - result["rows"][0]["ann"]) <= 0.5
+    assert len((tmp_path / "figure6a_digits.csv").read_text().splitlines()) == 10
+    assert (tmp_path / "figure6a_digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figure6a_names_the_network_without_weights(tmp_path):
+    flags = ("--data=digits", "--models=resnet50", f"--output_dir={tmp_path}")
+    assert "--model=resnet50 --data=digits" in run("figure6a", *flags, expect=1)
+
+
+def test_training_script_writes_weights_history_and_summary(tmp_path):
+    run("train_cifar10", "--data=digits", "--epochs=2", "--limit=256", f"--output_dir={tmp_path}")
+    summary = json.loads((tmp_path / "resnet8.json").read_text())
+    assert "--epochs=2" in summary["command"] and 0 <= summary["test_accuracy"] <= 1
+    assert len((tmp_path / "resnet8.csv").read_text().splitlines()) == 3
+    assert (tmp_path / "resnet8.weights.h5").exists()
+    assert not list(tmp_path.glob("*.npz")) and not list(tmp_path.glob(".*"))
+
+
+def test_figure1_writes_the_spikes_that_it_draws(tmp_path):
+    printed = run(
+        "figure1", "--set=sigmoid_k8", "--function=sigmoid", "--x=-1", f"--output_dir={tmp_path}"
+    )
+    result = json.loads((tmp_path / "figure1.json").read_text())
+    assert f"{sum(result['spikes'])} spikes" in printed and len(result["spikes"]) == 8
+    assert abs(result["output"] - 0.269) < 0.02 and result["set"] == "sigmoid_k8"
+    assert (tmp_path / "figure1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figure2_puts_the_paper_beside(tmp_path):
+    run("figure2", f"--output_dir={tmp_path}")
+    published, fitted = json.loads((tmp_path / "figure2.json").read_text())["rows"]
+    assert published["mse_in_main_region"] == pytest.approx(0.00239, abs=1e-5)
+    assert published["paper"]["mse_in_main_region"] == 0.0023 and fitted["paper"] is None
+    assert fitted["mse"] < published["mse"] / 5
+
+
+def test_benchmark_prints_ratios(tmp_path):
+    flags = ("--elements=10000", "--rounds=2", "--networks=resnet20", f"--output_dir={tmp_path}")
+    printed = run("benchmark", *flags)
+    content = json.loads((tmp_path / "benchmark.json").read_text())
+    network = content["networks"]["resnet20"]["ms_per_image"]
+    assert network["FS, folded"]["against"] == "ANN" and network["FS, folded"]["ratio"] > 0
+    # How many times is for a quiet machine and ten million elements.
+    assert content["ns_per_gate_input"]["FS-Swish K=16, unrolled"]["against"] == "FS-Swish K=16"
+    assert "FS, folded, spikes counted" in printed
+
+
+def test_efficiency_compares_with_rate_coding(tmp_path):
+    printed = run(
+        "efficiency", "--data=digits", "--limit=30", "--steps=24", f"--output_dir={tmp_path}"
+    )
+    content = json.loads((tmp_path / "efficiency_digits_partial.json").read_text())
+    assert content["fs"]["steps_between_images"] == 20 and content["fs"]["latency"] == 80
+    spikes = [row["spikes_per_image"] for row in content["rate"]]
+    assert len(spikes) == 24 and spikes == sorted(spikes) and spikes[-1] > 0
+    assert "27.5 x" in printed and "125.0 x" in printed
+    assert (tmp_path / "efficiency_digits_partial.png").stat().st_size > 10_000
+
+
+def test_finetune_writes_a_network_that_gives_the_numbers_of_its_row(tmp_path):
+    printed = run("finetune", "--data=digits", "--steps=1", "--epochs=4", "--training_limit=400",
+                  "--images=100", f"--models_dir={tmp_path}", f"--output_dir={tmp_path}",
+                  "--verbosity=-1")  # fmt: skip
+    (row,) = json.loads((tmp_path / "finetune_digits.json").read_text())["rows"]
+    snn = load_model(tmp_path / "digits_resnet8_k1.keras")
+    result = evaluate(snn, datasets.load("digits", "test"))
+    assert 100 * result.accuracy == pytest.approx(row["snn"], abs=1e-3)
+    neurons = fs.conversion_report(snn).neurons
+    assert result.spikes_per_image / neurons == pytest.approx(row["spikes_per_neuron"])
+    assert row["snn"] > row["calibrated"] and f"{row['snn']:.2f}" in printed
+    assert {site.parameters.K for site in snn.layers if isinstance(site, fs.FSActivation)} == {1}
+    assert not list(tmp_path.glob("*.npz"))
+
+
+def test_pareto_says_that_there_is_nothing_to_measure(tmp_path):
+    message = run(
+        "pareto", "--data=digits", "--method=finetuned", f"--output_dir={tmp_path}", expect=1
+    )
+    assert "none of finetuned" in message and not list(tmp_path.iterdir())
+
+
+def test_pareto_keeps_rows_of_other_runs(tmp_path):
+    flags = ("--data=digits", "--models=resnet8", "--images=50", "--limit=50", "--rate_steps=16",
+             "--rate_images=20", f"--output_dir={tmp_path}", "--verbosity=-1")  # fmt: skip
+    run("pareto", *flags, "--steps=3", "--method=layer", "--method=rate")
+    printed = run("pareto", *flags, "--steps=4,3", "--method=layer", "--method=calibrated")
+    rows = json.loads((tmp_path / "pareto_digits_partial.json").read_text())["rows"]
+    assert {(row["method"], row["K"]) for row in rows} == {
+        ("layer", 3), ("layer", 4), ("calibrated", 3), ("calibrated", 4), ("rate", 8), ("rate", 16),
+    }  # fmt: skip
+    for row in rows:
+        assert f"{row['snn']:.2f}" in printed and f"{row['spikes_per_neuron']:.2f}" in printed
+    assert (tmp_path / "pareto_digits_partial.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("network", "method", "steps"),
+    [
+        ("resnet8", "paper", [10, 5, 4, 3]),
+        ("resnet8", "priced", [6, 5, 4]),
+        ("resnet8", "refined", [5, 4, 3]),
+        ("resnet8", "fitted", []),
+        ("se_resnet8_swish", "calibrated", [16, 12, 10, 8]),
+        ("se_resnet8_swish", "fitted", [16, 10, 8]),
+        ("se_resnet8_swish", "priced", []),
+    ],
+)
+def test_pareto_measures_every_method_at_its_steps(network, method, steps):
+    model = models.pretrained(network, "digits")
+    with runner.beside_absl(pareto.FLAGS):
+        found = [K for K, _ in pareto.conversions(network, model, None, method, "digits")]
+    assert found == steps

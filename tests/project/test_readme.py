@@ -1,0 +1,84 @@
+"""README and docs: every Python block and fs-neurons line runs, every link, target and script is there."""
+
+import json
+import re
+import shlex
+
+import matplotlib
+import pytest
+from conftest import ROOT
+
+from fs_neurons import cli
+from fs_neurons.neuron import sets as parameters
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+
+
+@pytest.fixture(autouse=True)
+def untouched_registry(monkeypatch):
+    copy = {quality: dict(sets) for quality, sets in parameters._registry.items()}
+    monkeypatch.setattr(parameters, "_registry", copy)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("Agg")
+    names: dict = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), names)
+
+
+def test_the_pages_have_blocks():
+    assert len(PAGES) > 5 and sum(len(blocks(page, "python")) for page in PAGES) > 15
+
+
+def test_the_table_on_top_is_the_measured_one():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = json.loads((ROOT / "results" / "table2.json").read_text())["rows"]
+    rows = [row for row in rows if row["paper"]]
+    assert len(rows) == 4
+    for row in rows:
+        paper, name = row["paper"], row["network"].replace("resnet", "ResNet")
+        spikes = paper["spikes"] / paper["neurons"]
+        line = (
+            f"| {name} | {row['ann']:.2f} % ({paper['ann']:.2f}) | {row['snn']:.2f} %"
+            f" ({paper['snn']:.2f}) | {row['spikes_per_neuron']:.2f} ({spikes:.2f}) |"
+        )
+        assert line in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_command_lines_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "sh"):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["fs-neurons"]:
+                assert cli.main(words) == cli.OK, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_targets_and_scripts_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?://)([^)#]+)", text):
+        assert (page.parent / link).exists(), link
+    targets = set(re.findall(r"^([a-z0-9_]+):", (ROOT / "Makefile").read_text(), re.M))
+    for line in re.findall(r"`make ([^`]+)`|^make ([^#\n]+)", text, re.M):
+        words = " ".join(line).split()
+        assert all(word in targets for word in words if "=" not in word and word != "help"), line
+    for module in re.findall(r"python -m experiments\.(\w+)", text):
+        assert (ROOT / "experiments" / f"{module}.py").exists(), module
+
+
+def test_tables_of_the_conversion_guide_name_shipped_sets():
+    text = (ROOT / "docs" / "converting.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:swish|sigmoid)_k\w+)`", text))
+    assert len(named) >= 5 and named <= set(parameters.available())
+    for name in ("gelu", "elu", "selu", "mish", "softplus", "hard_silu", "tanh", "softsign",
+                 "hard_sigmoid"):  # fmt: skip
+        assert f"{name}_k12" in parameters.available() and name in text
