@@ -106,6 +106,15 @@ def bincount(codes: Any, bins: int) -> Any:
     return keras.ops.bincount(keras.ops.where(codes < 0, bins, codes), minlength=bins + 1)[:bins]
 
 
+def gather(table: Any, indices: Any) -> Any:
+    """Entries of a table (n,) at int32 indices 0, ..., n - 1, in one operation where the backend has one."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(table, indices)  # keras.ops.take adds ten for indices below 0
+    return keras.ops.take(keras.ops.convert_to_tensor(table), indices)
+
+
 def outlived_its_trace(x: Any) -> bool:
     """Whether x is a symbolic tensor of a function whose tracing has ended, so that it will never have a value."""
     backend = keras.backend.backend()
