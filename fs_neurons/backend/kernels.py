@@ -82,7 +82,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def with_gradients() -> contextlib.AbstractContextManager:
+def with_gradients() -> contextlib.AbstractContextManager[Any]:
     """Where gradients are taken, even inside torch.no_grad()."""
     if keras.backend.backend() != "torch":
         return contextlib.nullcontext()
