@@ -117,7 +117,7 @@ def for_activation(activation: str, quality: str = "paper") -> FSParameters | No
     return None
 
 
-def as_parameters(value: FSParameters | str | os.PathLike) -> FSParameters:
+def as_parameters(value: FSParameters | str | os.PathLike[str]) -> FSParameters:
     """A set as it is, or read from its name or path.
 
     Raises:
@@ -147,7 +147,7 @@ def shipped(activation: str, K: int) -> list[FSParameters]:
     return [load(name) for name in found]
 
 
-def load(name: str | os.PathLike) -> FSParameters:
+def load(name: str | os.PathLike[str]) -> FSParameters:
     """Reads a parameter set and checks it.
 
     Args:
@@ -177,7 +177,7 @@ def load(name: str | os.PathLike) -> FSParameters:
         raise ValueError(f"{path}: {error}") from error
 
 
-def save(parameters: FSParameters, path: str | os.PathLike, **extra: Any) -> None:
+def save(parameters: FSParameters, path: str | os.PathLike[str], **extra: Any) -> None:
     """Writes a set as JSON, atomically; `load` gives back the same T, h, d bit for bit.
 
     Args:
@@ -265,7 +265,7 @@ def from_dict(content: Any) -> FSParameters:
     )
 
 
-def _numbers(content: Mapping, key: str) -> list[float]:
+def _numbers(content: Mapping[str, Any], key: str) -> list[float]:
     values = content.get(key)
     if not isinstance(values, (list, tuple)):
         raise ValueError(f"{key} must be a list of numbers, got {values!r}")
@@ -281,7 +281,7 @@ def _number(value: Any, what: str) -> float:
     raise ValueError(f"{what} must be a number, got {value!r}")
 
 
-def _text(content: Mapping, key: str) -> str:
+def _text(content: Mapping[str, Any], key: str) -> str:
     value = content.get(key, "")
     if not isinstance(value, str):
         raise ValueError(f"{key} must be a text, got {value!r}")
