@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from fs_neurons import fitting, neuron
+from fs_neurons import neuron
 from fs_neurons.network.activations import base_name, is_element_wise, keras_activations
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.sites import Site
@@ -134,9 +134,11 @@ def fitted(sites: Sequence[Site]) -> dict[Site, FSParameters]:
 
 
 def _fitted(site: Site) -> FSParameters:
+    from fs_neurons.fitting import fit  # which brings in numba
+
     name = f"{site.activation}_k{FIT_STEPS}"
     try:
-        parameters = fitting.fit(
+        parameters = fit(
             lambda x: _values(site.function, x), FIT_STEPS, FIT_DOMAIN, effort=FIT_EFFORT,
             name=name, verbose=False,
         )  # fmt: skip

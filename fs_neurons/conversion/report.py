@@ -10,11 +10,12 @@ from typing import Any
 import keras
 from tabulate import tabulate
 
-from fs_neurons.layers import SiteRecord, record_spikes
+from fs_neurons.layers import SiteRecord, collect_records
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.keras_internals import input_structure, output_spec
 from fs_neurons.network.sites import find_sites, unseen_layers
 from fs_neurons.network.structure import named_calls
+from fs_neurons.neuron import response
 
 KEPT, NOT_LOOKED_INTO = "kept", "not looked into"
 
@@ -135,6 +136,6 @@ def trace_sites(model: keras.Model) -> list[SiteRecord]:
     inputs = keras.tree.map_structure(
         lambda x: keras.KerasTensor(x.shape, x.dtype), input_structure(model)
     )
-    with record_spikes() as records:
+    with collect_records(lambda x, parameters: (response(x, parameters), None)) as records:
         output_spec(run, inputs)
     return records

@@ -101,3 +101,10 @@ def without_quantization(policy: Any) -> Any:
     """The dtype policy that a quantised one, such as "int8_from_float32", was made from."""
     name = getattr(policy, "name", policy)
     return name.rpartition("_from_")[2] if isinstance(name, str) and "_from_" in name else policy
+
+
+def patch_tf2onnx() -> None:
+    """Makes tf2onnx work with NumPy 2, as Keras does before it exports."""
+    from keras.src.export import tf2onnx_lib
+
+    tf2onnx_lib.patch_tf2onnx()
