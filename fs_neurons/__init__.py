@@ -18,7 +18,8 @@ from fs_neurons.registration import register_with_keras
 
 if TYPE_CHECKING:
     from fs_neurons.analysis import compare, profile
-    from fs_neurons.conversion import conversion_report, convert, verify
+    from fs_neurons.calibration import input_statistics
+    from fs_neurons.conversion import conversion_report, convert, export, verify
     from fs_neurons.fitting import fit
     from fs_neurons.layers import (
         FSActivation,
@@ -52,8 +53,10 @@ __all__ = [
     "compare",
     "conversion_report",
     "convert",
+    "export",
     "find_sites",
     "fit",
+    "input_statistics",
     "profile",
     "record_spikes",
     "register",
@@ -77,8 +80,10 @@ _ROOMS = {
     "compare": "analysis",
     "conversion_report": "conversion",
     "convert": "conversion",
+    "export": "conversion",
     "find_sites": "network",
     "fit": "fitting",
+    "input_statistics": "calibration",
     "profile": "analysis",
     "record_spikes": "layers",
     "register": "neuron",

@@ -138,7 +138,8 @@ def profile(
 def site_parameters(call: Call) -> NeuronParameters:
     """The parameter set of a site."""
     layer: Any = call.op
-    return layer.parameters
+    parameters: NeuronParameters = layer.parameters
+    return parameters
 
 
 def _warn_of_outside(layers: Sequence[LayerProfile]) -> None:

@@ -208,8 +208,8 @@ class Profile:
     @property
     def synaptic_operations(self) -> float:
         """Per image, of the spikes of neurons and of max-pooling."""
-        sources = (*self.layers, *self.pools)
-        return sum(source.synaptic_operations for source in sources) / self.images
+        from_sites = sum(layer.synaptic_operations for layer in self.layers)
+        return (from_sites + sum(pool.synaptic_operations for pool in self.pools)) / self.images
 
     @functools.cached_property
     def pooled_inputs(self) -> InputStatistics:

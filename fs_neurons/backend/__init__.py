@@ -4,8 +4,18 @@ from fs_neurons.backend.kernels import (
     bincount,
     compiled,
     fuse,
+    kernels_left_out,
     outlived_its_trace,
     with_gradients,
+    without_kernels,
 )
 
-__all__ = ["bincount", "compiled", "fuse", "outlived_its_trace", "with_gradients"]
+__all__ = [
+    "bincount",
+    "compiled",
+    "fuse",
+    "kernels_left_out",
+    "outlived_its_trace",
+    "with_gradients",
+    "without_kernels",
+]

@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from fs_neurons.layers import SiteRecord, collect_records
 from fs_neurons.network.errors import ConversionError
-from fs_neurons.network.keras_internals import input_structure
+from fs_neurons.network.keras_internals import input_structure, output_spec
 from fs_neurons.network.sites import find_sites, unseen_layers
 from fs_neurons.network.structure import named_calls
 from fs_neurons.neuron import response
@@ -83,13 +83,13 @@ class ConversionReport:
         kinds = [row.parameters if not row.is_converted else "" for row in self.rows]
         neurons = "?" if self.neurons is None else f"{self.neurons:,}"
         unseen = kinds.count(NOT_LOOKED_INTO)
-        return (
+        head = (
             f"Model {self.model!r}: {kinds.count('')} sites, {neurons} FS-neurons,"
             f" {kinds.count(KEPT)} activations kept"
             + (f", {unseen} layers not looked into" if unseen else "")
-            + "\n"
-            + tabulate(table, header, colalign=align, disable_numparse=True)
         )
+        body: str = tabulate(table, header, colalign=align, disable_numparse=True)
+        return f"{head}\n{body}"
 
 
 def conversion_report(model: keras.Model) -> ConversionReport:
@@ -129,14 +129,13 @@ def conversion_report(model: keras.Model) -> ConversionReport:
 def trace_sites(model: keras.Model) -> list[SiteRecord]:
     """Calls of FS layers in order of execution, without computing anything."""
 
-    class Run(keras.Operation):
-        def call(self, inputs: Any) -> Any:
-            records.clear()  # PyTorch's backend calls it several times to find unknown sizes
-            return model(inputs, training=False)
+    def run(inputs: Any) -> Any:
+        records.clear()  # PyTorch's backend calls it several times to find unknown sizes
+        return model(inputs, training=False)
 
     inputs = keras.tree.map_structure(
         lambda x: keras.KerasTensor(x.shape, x.dtype), input_structure(model)
     )
     with collect_records(lambda x, parameters: (response(x, parameters), None)) as records:
-        Run().compute_output_spec(inputs)
+        output_spec(run, inputs)
     return records

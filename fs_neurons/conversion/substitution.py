@@ -99,6 +99,8 @@ def convert(
     for name, names in (("keep", keep), ("keep_layers", keep_layers)):
         if isinstance(names, str):
             raise TypeError(f"{name} must be a list of names, got {names!r}")
+    checked_sites(model)
+    idle = idle_layers(model)
     if fold_batch_norm:
         model = _folded(model)
     every = checked_sites(model)
@@ -116,7 +118,6 @@ def convert(
     if not parameters_of:
         raise ConversionError(_nothing_to_convert(model, kept, heads, refused))
     sets.warn_of_unused(model.name, parameters_of.keys(), heads)
-    idle = idle_layers(model)
     if idle:
         warnings.warn(
             f"left out of the conversion of model {model.name!r}, since they do nothing at inference:"
@@ -153,7 +154,6 @@ def _nothing_to_convert(
 
 
 def _folded(model: keras.Model) -> keras.Model:
-    checked_sites(model)
     model, report = fold(model)
     if report.left:
         warnings.warn(

@@ -55,7 +55,7 @@ class Batches:
         if self._images is not None:
             self._check_shapes(self._images)
             self.images = _count(self._images)
-        elif isinstance(images, Iterable) or isinstance(images, keras.utils.PyDataset):
+        elif isinstance(images, (Iterable, keras.utils.PyDataset)):
             self._images = images
         else:
             raise TypeError(
@@ -80,7 +80,7 @@ class Batches:
                 part = slice(start, start + self._batch_size)
                 yield keras.tree.map_structure(lambda x: np.asarray(x[part]), self._images)  # noqa: B023
             return
-        for number, batch in enumerate(_iterated(self._images)):
+        for number, batch in enumerate(iterated(self._images)):
             inputs = self._as_inputs(batch)
             if inputs is None and isinstance(batch, (tuple, list)) and batch:
                 inputs = self._as_inputs(batch[0])  # with labels
@@ -128,7 +128,8 @@ def filled(array: np.ndarray, size: int) -> np.ndarray:
     return array if len(array) == size else np.resize(array, (size, *array.shape[1:]))
 
 
-def _iterated(batches: Any) -> Iterator[Any]:
+def iterated(batches: Any) -> Iterator[Any]:
+    """The batches of an iterable, or of a keras.utils.PyDataset, each once."""
     if isinstance(batches, keras.utils.PyDataset):
         return (batches[i] for i in range(len(batches)))
     return iter(batches)

@@ -84,7 +84,9 @@ def relu_of_maximum(arguments: list[Any]) -> bool:
     """Whether the arguments of keras.ops.maximum are one tensor and zero, so that it is a ReLU."""
     tensors = [x for x in arguments if isinstance(x, keras.KerasTensor)]
     others = [x for x in arguments if not isinstance(x, keras.KerasTensor)]
-    return len(tensors) == 1 == len(others) and np.ndim(others[0]) == 0 and float(others[0]) == 0
+    if len(tensors) != 1 or len(others) != 1 or np.ndim(others[0]) != 0:
+        return False
+    return float(others[0]) == 0
 
 
 def is_element_wise(function: Callable[[Any], Any]) -> bool:
@@ -148,7 +150,8 @@ def _of_operation(op: keras.Operation) -> Activation | None:
 
 
 def _of_function(target: Any) -> Activation:
-    function, given = target, {}
+    function = target
+    given: dict[str, Any] = {}
     while isinstance(function, functools.partial) and not function.args:
         given = {**function.keywords, **given}
         function = function.func

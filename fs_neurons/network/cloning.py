@@ -34,7 +34,7 @@ def clone_of(op: Any, name: str, linear: bool = False, **changes: Any) -> Any:
     function = _own_function(_inner(op))
     config = {**_config_of(op, name, linear or function is not None), **changes}
     if linear:
-        inner = config["layer"]["config"] if isinstance(op, WRAPPERS) else config
+        inner = config["layer"]["config"] if _is_wrapper(op) else config
         inner["activity_regularizer"] = None
     # Keras finds the classes of layers inside of others by name.
     classes = {
@@ -71,7 +71,11 @@ def copy_weights(original: keras.layers.Layer, clone: keras.layers.Layer, name: 
 
 
 def _inner(op: Any) -> Any:
-    return op.layer if isinstance(op, WRAPPERS) else op
+    return op.layer if _is_wrapper(op) else op
+
+
+def _is_wrapper(op: Any) -> bool:
+    return isinstance(op, WRAPPERS)
 
 
 def _own_function(layer: Any) -> Any:
@@ -96,7 +100,7 @@ def _linear_view(op: Any) -> Any:
     touched."""
     view = object.__new__(type(op))
     vars(view).update(vars(op))
-    if isinstance(op, WRAPPERS):
+    if _is_wrapper(op):
         vars(view)["layer"] = _linear_view(op.layer)
     else:
         vars(view)["activation"] = keras.activations.linear

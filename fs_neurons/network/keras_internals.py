@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 from keras import layers
+from keras.src.backend import compute_output_spec
 from keras.src.models.functional import functional_like_constructor
 
 
@@ -80,6 +81,11 @@ def run_graph(
     return model._run_through_graph(inputs, operation_fn=operation_fn)
 
 
+def output_spec(function: Callable[..., Any], *inputs: Any) -> Any:
+    """Runs a function of tensors symbolically, without computing anything: `compute_output_spec`."""
+    return compute_output_spec(function, *inputs)
+
+
 def functional_class(model: keras.Model) -> type:
     """The class of a functional model where its constructor takes what that of keras.Model does, told by
     `functional_like_constructor`; else keras.Model."""
@@ -95,3 +101,10 @@ def without_quantization(policy: Any) -> Any:
     """The dtype policy that a quantised one, such as "int8_from_float32", was made from."""
     name = getattr(policy, "name", policy)
     return name.rpartition("_from_")[2] if isinstance(name, str) and "_from_" in name else policy
+
+
+def patch_tf2onnx() -> None:
+    """Makes tf2onnx work with NumPy 2, as Keras does before it exports."""
+    from keras.src.export import tf2onnx_lib
+
+    tf2onnx_lib.patch_tf2onnx()

@@ -75,7 +75,7 @@ def save(
     """
     meta = json.dumps({"run": run, "history": history})
     with write_atomically(path, "wb") as file:
-        np.savez(file, meta=np.array(meta), **arrays)  # type: ignore[arg-type]  # its stubs' keyword
+        np.savez(file, meta=np.array(meta), **arrays)
 
 
 def load(

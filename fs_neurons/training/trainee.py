@@ -170,4 +170,3 @@ def as_logits(outputs: Any, probabilities: bool) -> Any:
     """Outputs of a network as float32 logits; those of a softmax but for a constant."""
     outputs = ops.cast(outputs, "float32")
     return ops.log(ops.maximum(outputs, 1e-30)) if probabilities else outputs
-

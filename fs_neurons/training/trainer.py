@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -25,10 +25,10 @@ from fs_neurons.backend import with_gradients
 from fs_neurons.backend.training import jit_compile
 from fs_neurons.data.datasets import Dataset, standardise
 from fs_neurons.training import checkpoints
-from fs_neurons.training.augmentation import augmented_batches
 from fs_neurons.training.average import MovingAverage
 from fs_neurons.training.checkpoints import CheckpointError
 from fs_neurons.training.recipe import Recipe
+from fs_neurons.training.sources import Source, dataset_source
 from fs_neurons.training.trainee import Trainee, as_logits, twin
 
 EVALUATION_BATCH = 500
@@ -60,7 +60,8 @@ def train(
         resume: continue from `checkpoint` when it exists.
         teacher: network whose logits are learned in place of the labels, or besides them; see `Trainee`.
         evaluate_every: epochs between measurements of test accuracy; the last is always measured.
-        on_epoch: called with each new row of the history, after the checkpoint is written.
+        on_epoch: called with each row of the history: those of a resumed checkpoint first, then new ones
+            after the checkpoint is written.
         on_step: called after each step with the number of steps done and of all steps of the run.
 
     Returns:
@@ -76,16 +77,11 @@ def train(
             train.
         FloatingPointError: the loss is no longer finite.
     """
-    data = f"{train_set.name}, {len(train_set)} images"
-    if checkpoint is not None:
-        data += f", {checkpoints.digest((train_set.images, train_set.labels))}"
     return run_epochs(
         model,
         recipe,
-        lambda epoch: augmented_batches(train_set, recipe.batch_size, seed, epoch),
-        max(1, len(train_set) // recipe.batch_size),
+        dataset_source(train_set, recipe.batch_size, seed),
         seed=seed,
-        data=data,
         teacher=teacher,
         checkpoint=checkpoint,
         resume=resume,
@@ -99,11 +95,9 @@ def train(
 def run_epochs(
     model: keras.Model,
     recipe: Recipe,
-    batches: Callable[[int], Iterable[tuple[Any, np.ndarray | None]]],
-    steps_per_epoch: int,
+    source: Source,
     *,
     seed: int,
-    data: str,
     teacher: keras.Model | None = None,
     probabilities: bool = False,
     taught_probabilities: bool = False,
@@ -117,57 +111,37 @@ def run_epochs(
     """Trains `model` in place on any batches; arguments, results and errors as for `train`, and:
 
     Args:
-        batches: inputs and labels (None: the teacher alone) of the batches of an epoch, from its number.
-        steps_per_epoch: how many they are.
-        seed: of `batches` and of dropout.
-        data: what the batches are made of, for the checkpoint.
+        source: of inputs and labels; without labels, the teacher is all there is to learn from.
+        seed: of `source` and of dropout.
         probabilities: whether the model's outputs are those of a softmax, and
         taught_probabilities: the teacher's.
         measure: the test accuracy of `model`, measured in every `measure_every`th epoch and in the last.
     """
     trainee = Trainee(model, recipe, probabilities=probabilities, seed=seed)
-    average = MovingAverage(min(1.0, 1.0 / (recipe.average_epochs * steps_per_epoch)))
+    average = MovingAverage(min(1.0, 1.0 / (recipe.average_epochs * source.steps)))
+    averaged = recipe.average_from < 1.0
     taught = None if teacher is None else _Teacher(teacher, recipe.policy, taught_probabilities)
-    run = checkpoints.fingerprint(model, recipe, seed=seed, data=data, teacher=teacher)
+    on_epoch = on_epoch or _nothing
     history: list[dict[str, Any]] = []
-    path = None if checkpoint is None else pathlib.Path(checkpoint)
-    if path is not None and path.exists():
-        if not resume:
-            raise CheckpointError(
-                f"{path} holds an unfinished run: continue it with resume=True, or move it away"
-            )
-        arrays, history = checkpoints.load(path, run)
-        trainee.restore(arrays)
-        average.restore(arrays)
+    if checkpoint is not None:
+        run = checkpoints.fingerprint(
+            model, recipe, seed=seed, data=source.describe(), teacher=teacher
+        )
+        if pathlib.Path(checkpoint).exists():
+            if not resume:
+                raise CheckpointError(
+                    f"{checkpoint} holds an unfinished run: continue it with resume=True, or move it"
+                    " away"
+                )
+            arrays, history = checkpoints.load(checkpoint, run)
+            trainee.restore(arrays)
+            average.restore(arrays)
+            for row in history:
+                on_epoch(row)
 
-    total, averaged = steps_per_epoch * recipe.epochs, recipe.average_from < 1.0
     for epoch in range(len(history), recipe.epochs):
         started = time.perf_counter()
-        results = []
-        for step, (inputs, labels) in enumerate(batches(epoch), start=epoch * steps_per_epoch):
-            targets = {} if labels is None else {"labels": labels}
-            if taught is not None:
-                targets["taught"] = taught(inputs)
-            trainee.optimizer.learning_rate = recipe.rate_at(step / total)
-            with with_gradients():
-                results.append(trainee.train_on_batch(inputs, targets, return_dict=True))
-            # The last step at the latest starts the average.
-            if averaged and (step / total >= recipe.average_from or step + 1 == total):
-                average.update(trainee.network)
-            if on_step is not None:
-                on_step(step + 1, total)
-        row: dict[str, Any] = {
-            "epoch": epoch + 1,
-            "learning_rate": recipe.rate_at(epoch / recipe.epochs),
-            "loss": _mean(results, "loss"),
-            "train_accuracy": _mean(results, "accuracy"),
-            "test_accuracy": None,
-            "test_accuracy_last_step": None,
-        }
-        if not np.isfinite(row["loss"]):
-            raise FloatingPointError(
-                f"the loss is {row['loss']} in epoch {epoch + 1}: use a lower learning rate"
-            )
+        row = _epoch(trainee, average, taught, source, epoch, on_step or _nothing)
         last = epoch + 1 == recipe.epochs
         if measure is not None and (last or (epoch + 1) % measure_every == 0):
             trainee.write_to(model)
@@ -178,12 +152,57 @@ def run_epochs(
                 row["test_accuracy"] = measure()
         row["seconds"] = round(time.perf_counter() - started, 2)
         history.append(row)
-        if path is not None:
-            checkpoints.save(path, run, {**trainee.state(), **average.state()}, history)
-        if on_epoch is not None:
-            on_epoch(row)
+        if checkpoint is not None:
+            checkpoints.save(checkpoint, run, {**trainee.state(), **average.state()}, history)
+        on_epoch(row)
     (average if averaged else trainee).write_to(model)
     return history
+
+
+def _epoch(
+    trainee: Trainee,
+    average: MovingAverage,
+    taught: _Teacher | None,
+    source: Source,
+    epoch: int,
+    on_step: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """All steps of one epoch; its row of the history, so far as training knows it.
+
+    Raises:
+        ValueError: the source has more or fewer batches than it said.
+        FloatingPointError: the loss is no longer finite.
+    """
+    recipe = trainee.recipe
+    results: list[dict[str, float]] = []
+    total = source.steps * recipe.epochs
+    for inputs, labels in source.batches(epoch):
+        step = epoch * source.steps + len(results)
+        targets = {} if labels is None else {"labels": labels}
+        if taught is not None:
+            targets["taught"] = taught(inputs)
+        trainee.optimizer.learning_rate = recipe.rate_at(step / total)
+        with with_gradients():
+            results.append(trainee.train_on_batch(inputs, targets, return_dict=True))
+        # Started by the last step at the latest.
+        if recipe.average_from < 1.0 and (step / total >= recipe.average_from or step + 1 == total):
+            average.update(trainee.network)
+        on_step(step + 1, total)
+    if len(results) != source.steps:
+        raise ValueError(f"epoch {epoch + 1} had {len(results)} batches in place of {source.steps}")
+    loss = _mean(results, "loss")
+    if loss is None or not np.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss is {loss} in epoch {epoch + 1}: use a lower learning rate"
+        )
+    return {
+        "epoch": epoch + 1,
+        "learning_rate": recipe.rate_at(epoch / recipe.epochs),
+        "loss": loss,
+        "train_accuracy": _mean(results, "accuracy"),
+        "test_accuracy": None,
+        "test_accuracy_last_step": None,
+    }
 
 
 def accuracy(model: keras.Model, data: Dataset) -> float:
@@ -211,6 +230,10 @@ class _Teacher:
     def __call__(self, inputs: Any) -> np.ndarray:
         outputs = as_logits(self._twin.predict_on_batch(inputs), self._probabilities)
         return ops.convert_to_numpy(outputs)
+
+
+def _nothing(*_: Any) -> None:
+    """The callback of those who gave none."""
 
 
 def _mean(results: list[dict[str, float]], name: str) -> float | None:

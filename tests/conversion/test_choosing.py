@@ -156,7 +156,7 @@ def test_a_relu_set_that_is_not_binary_coded_is_said_not_to_go_there():
     ("arguments", "what"),
     [
         ({"relu": "swish_k16_paper"}, "is for silu"),
-        ({"relu": "sigmoid_k12_paper"}, "is for another function"),
+        ({"relu": "sigmoid_k12_paper"}, "is for sigmoid"),
         ({"relu": "relu6_k12"}, "is for relu6"),
         ({"swish": "gelu_k12"}, "is for gelu"),
     ],
@@ -165,6 +165,12 @@ def test_a_set_that_plainly_is_for_another_function_is_refused(arguments, what):
     model = dense("swish")
     with pytest.raises(ValueError, match=what):
         fs.convert(model, **arguments)
+
+
+def test_a_set_that_is_as_wrong_as_none_is_refused():
+    negative = fs.FSParameters([1], [1], [-3], name="negative", domain=(0, 8))
+    with pytest.raises(ValueError, match="'negative': that set is for another function"):
+        fs.convert(dense("relu"), relu=negative)
 
 
 @pytest.mark.parametrize("K", [1, 2, 4])

@@ -161,7 +161,7 @@ def test_an_output_that_is_a_result_stays(activation, behind):
     x = images(3, 4)
     np.testing.assert_allclose(values(snn, x), values(model, x), atol=1e-3)
     assert rows(snn, "kept") == ["head"]
-    assert f"kept (output)" in str(fs.conversion_report(snn))
+    assert "kept (output)" in str(fs.conversion_report(snn))
     both = fs.convert(model, convert_outputs=True)
     assert rows(both, "kept") == [] and len(fs.conversion_report(both).rows) == 2
 

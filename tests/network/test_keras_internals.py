@@ -82,6 +82,12 @@ def test_output_shape_of_a_lambda():
     assert internals.output_shape_of(layers.Lambda(lambda x: x)) is None
 
 
+def test_compute_output_spec_runs_nothing():
+    x = {"a": keras.KerasTensor((None, 3)), "b": keras.KerasTensor((3, 5), "float32")}
+    y = internals.output_spec(lambda x: ops.matmul(x["a"], x["b"]), x)
+    assert isinstance(y, keras.KerasTensor) and y.shape == (None, 5)
+
+
 def test_functional_like_constructor(model):
     class Own(keras.Model):
         pass

@@ -47,7 +47,9 @@ def softmax(logits):
 
 def linear_network(seed):
     keras.utils.set_random_seed(seed)
-    return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    return keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -240,9 +242,11 @@ def test_a_process_killed_while_it_writes_resumes_to_the_same_weights(tmp_path):
     assert child.returncode == -signal.SIGKILL, child.stderr[-2000:]
     assert len(list(tmp_path.iterdir())) == 2  # the first checkpoint, and what was being written
     whole, history = trained()
-    epochs = []
-    resumed, again = trained(checkpoint=path, resume=True, on_epoch=epochs.append)
-    assert [row["epoch"] for row in epochs] == [2, 3]
+    rows, steps = [], []
+    resumed, again = trained(
+        checkpoint=path, resume=True, on_epoch=rows.append, on_step=lambda *step: steps.append(step)
+    )
+    assert rows == again and steps == [(2, 3), (3, 3)]
     assert_same_weights(whole, resumed)
     for row, other in zip(history, again, strict=True):
         assert {**row, "seconds": 0} == {**other, "seconds": 0}
