@@ -36,6 +36,7 @@ _ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
 # needed. An option that isn't an activation's default is part of its name: LeakyReLU(negative_slope=0.3)
 # is "leaky_relu(negative_slope=0.3)", while "leaky_relu" alone is the function with its default of 0.2.
 _registry: dict[str, dict[str, FSParameters | str]] = {
+    "own": {},  # of `register`
     "paper": {
         "relu": relu_parameters(),
         "relu6": relu_parameters(alpha=RELU6_MAX),
@@ -43,6 +44,7 @@ _registry: dict[str, dict[str, FSParameters | str]] = {
         "sigmoid": "sigmoid_k12_paper",
     },
     "accurate": {
+        "relu": relu_parameters(rounding="nearest"),
         "silu": "swish_k16",
         "sigmoid": "sigmoid_k12",
         # It differs from gelu by less than 5e-4, a tenth of the set's own error.
@@ -61,9 +63,9 @@ _registry: dict[str, dict[str, FSParameters | str]] = {
 }  # fmt: skip
 # Where a quality has no set for an activation, the next one is asked.
 _FALLBACKS = {
-    "paper": ("paper", "accurate"),
-    "accurate": ("accurate", "paper"),
-    "sparse": ("sparse", "accurate", "paper"),
+    "paper": ("own", "paper", "accurate"),
+    "accurate": ("own", "accurate", "paper"),
+    "sparse": ("own", "sparse", "accurate", "paper"),
 }
 QUALITIES = tuple(_FALLBACKS)
 
@@ -85,14 +87,17 @@ def register(activation: str, parameters: FSParameters | str) -> None:
     Raises:
         FileNotFoundError, ValueError: as `load`.
     """
-    parameters = as_parameters(parameters)
-    for sets in _registry.values():
-        sets[canonical_name(activation)] = parameters
+    _registry["own"][canonical_name(activation)] = as_parameters(parameters)
 
 
 def registered() -> tuple[str, ...]:
     """Names of all activations that have a parameter set."""
     return tuple(sorted(set().union(*_registry.values())))
+
+
+def is_registered(activation: str) -> bool:
+    """Whether `register` was called for an activation."""
+    return canonical_name(activation) in _registry["own"]
 
 
 def for_activation(activation: str, quality: str = "paper") -> FSParameters | None:
