@@ -68,7 +68,7 @@ FAMILIES = {
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("families", list(FAMILIES), "Which to fit.")
-flags.DEFINE_integer("effort", 1_500_000, "Evaluations per member.", lower_bound=1)
+flags.DEFINE_integer("effort", 600_000, "Evaluations per member.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Seed of starts and moves.", lower_bound=0)
 flags.DEFINE_bool("refit", False, "Fit anew what is there already.")
 flags.DEFINE_string("output_dir", None, "Folder for the results; params when missing.")

@@ -6,6 +6,7 @@ from fs_neurons.backend.kernels import (
     fuse,
     kernels_left_out,
     outlived_its_trace,
+    with_float64,
     with_gradients,
     without_kernels,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "fuse",
     "kernels_left_out",
     "outlived_its_trace",
+    "with_float64",
     "with_gradients",
     "without_kernels",
 ]
