@@ -21,7 +21,7 @@ import numpy as np
 from absl import app, flags
 
 from fs_neurons import fitting
-from fs_neurons.families import BOUNDED, FOLDER, FORMAT
+from fs_neurons.neuron.families import BOUNDED, FOLDER, FORMAT
 from fs_neurons.files import params_dir, write_atomically
 from fs_neurons.neuron import FSParameters
 from fs_neurons.neuron.sets import to_dict

@@ -15,6 +15,7 @@ from fs_neurons.cli.errors import UsageError
 PROGRAM = "fs-neurons"
 
 QUALITIES = ("paper", "accurate", "sparse")
+UNSUPPORTED = ("raise", "keep", "fit")
 GRANULARITIES = ("channel", "layer")
 CORRECTIONS = ("none", "mean", "affine", "weights", "joint")
 METHODS = ("bptt", "exact")
@@ -145,8 +146,20 @@ def _sets(parser: argparse.ArgumentParser) -> None:
         help="activations that stay, such as sigmoid; several with commas",
     )  # fmt: skip
     parser.add_argument(
-        "--keep_unsupported", action="store_true",
-        help="leave what has no parameter set as it is, instead of refusing",
+        "--keep_layers", type=_names, default=[], metavar="NAMES",
+        help="layers whose activation stays, such as block/conv; several with commas",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unsupported", choices=UNSUPPORTED, default="raise",
+        help="what has no parameter set: refuse it (raise), leave it (keep), or fit a set; default: raise",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep_unsupported", dest="unsupported", action="store_const", const="keep",
+        help="the same as --unsupported=keep",
+    )  # fmt: skip
+    parser.add_argument(
+        "--convert_outputs", action="store_true",
+        help="convert a sigmoid or tanh that is the output as well",
     )  # fmt: skip
     parser.add_argument(
         "--fold_batch_norm", action="store_true",

@@ -86,7 +86,7 @@ def relu_of_maximum(arguments: list[Any]) -> bool:
     others = [x for x in arguments if not isinstance(x, keras.KerasTensor)]
     if len(tensors) != 1 or len(others) != 1 or np.ndim(others[0]) != 0:
         return False
-    return float(others[0]) == 0
+    return bool(float(others[0]) == 0)
 
 
 def is_element_wise(function: Callable[[Any], Any]) -> bool:
