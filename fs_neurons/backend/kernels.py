@@ -90,6 +90,15 @@ def with_gradients() -> contextlib.AbstractContextManager[Any]:
     return torch.enable_grad()
 
 
+def with_float64() -> contextlib.AbstractContextManager[Any]:
+    """Where tensors may be float64: JAX makes float32 of them elsewhere."""
+    if keras.backend.backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.experimental.enable_x64()
+
+
 def bincount(codes: Any, bins: int) -> Any:
     """Number of entries 0, ..., bins - 1 in an int32 tensor of shape (n,); inside `compiled` too."""
     backend = keras.backend.backend()
