@@ -21,7 +21,7 @@ import numpy as np
 from absl import app, flags
 
 from fs_neurons import fitting
-from fs_neurons.families import BOUNDED, FOLDER, FORMAT
+from fs_neurons.neuron.families import BOUNDED, FOLDER, FORMAT
 from fs_neurons.files import params_dir, write_atomically
 from fs_neurons.neuron import FSParameters
 from fs_neurons.neuron.sets import to_dict
@@ -40,7 +40,7 @@ class Family:
         activation, K: as in the file's name.
         scales: powers of two, ascending.
         domain: of u.
-        spike_penalty: relative to `LEVEL` times the mean squared error that is expected.
+        spike_penalty: at the scales where the error is in between; see `PENALTY_FACTORS`.
     """
 
     activation: str
@@ -50,6 +50,9 @@ class Family:
     spike_penalty: float
 
 
+# Small scales have large errors and take many spikes, large ones (nearly ReLU) the opposite.
+PENALTY_FACTORS = {0.25: 4.0, 0.5: 3.0, 1.0: 1.25, 2.0: 0.75, 4.0: 0.4}
+SMALLEST_FACTOR = 0.15  # of larger scales
 _ALL = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 FAMILIES = {
     f"{family.activation}_k{family.K}": family
@@ -58,14 +61,14 @@ FAMILIES = {
         Family("silu", 12, _ALL, (-8.0, 12.0), 8e-4),
         Family("silu", 8, _ALL, (-8.0, 12.0), 2e-3),
         Family("gelu", 12, _ALL, (-8.0, 12.0), 8e-4),
-        Family("sigmoid", 12, (0.25, 0.5, 1.0), (-8.0, 8.0), 1e-5),
+        Family("sigmoid", 12, (0.25, 0.5, 1.0), (-8.0, 8.0), 2e-5),
         Family("sigmoid", 8, (0.25, 0.5, 1.0), (-8.0, 8.0), 5e-5),
     )
 }
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("families", list(FAMILIES), "Which to fit.")
-flags.DEFINE_integer("effort", 1_000_000, "Evaluations per member.", lower_bound=1)
+flags.DEFINE_integer("effort", 1_500_000, "Evaluations per member.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Seed of starts and moves.", lower_bound=0)
 flags.DEFINE_bool("refit", False, "Fit anew what is there already.")
 flags.DEFINE_string("output_dir", None, "Folder for the results; params when missing.")
@@ -101,9 +104,10 @@ def fit_family(family: Family, path: pathlib.Path) -> None:
         before = {row["scale"]: row for row in json.loads(path.read_text())["members"]}
     for scale in family.scales:
         row = before.get(scale)
-        arguments = {**made, "spike_penalty": family.spike_penalty}
+        penalty = family.spike_penalty * PENALTY_FACTORS.get(scale, SMALLEST_FACTOR)
+        arguments = {**made, "spike_penalty": penalty}
         if row is None or row.get("fit") != arguments:
-            fitted = fit_member(family, scale)
+            fitted = fit_member(family, scale, penalty)
             row = {"scale": scale, "fit": arguments, "set": to_dict(fitted)}
             figures = ", ".join(f"{key}: {value:.3g}" for key, value in fitted.errors.items())
             print(f"{fitted.name}: {figures}; {fitted.out_of_range}", flush=True)
@@ -116,13 +120,13 @@ def fit_family(family: Family, path: pathlib.Path) -> None:
             file.write("\n")
 
 
-def fit_member(family: Family, scale: float) -> FSParameters:
+def fit_member(family: Family, scale: float, spike_penalty: float) -> FSParameters:
     """Fits f_s, and measures it over the domain and under Gaussian gate inputs."""
     low, high = family.domain
     f = scaled_function(family.activation, scale)
     fitted = fitting.fit(
         f, family.K, family.domain, weight=functools.partial(_weight, low=low, high=high),
-        spike_penalty=family.spike_penalty, input_distribution=SPIKES_UNDER, guard=True,
+        spike_penalty=spike_penalty, input_distribution=SPIKES_UNDER, guard=True,
         effort=FLAGS.effort, seed=FLAGS.seed, time_budget=np.inf, verbose=sys.stderr.isatty(),
         name=f"{family.activation}_k{family.K}_scale{scale:g}",
     )  # fmt: skip

@@ -81,7 +81,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def with_gradients() -> contextlib.AbstractContextManager:
+def with_gradients() -> contextlib.AbstractContextManager[Any]:
     """Where gradients are taken, even inside torch.no_grad()."""
     if keras.backend.backend() != "torch":
         return contextlib.nullcontext()
@@ -103,6 +103,15 @@ def bincount(codes: Any, bins: int) -> Any:
         return jnp.bincount(codes, length=bins)
     # PyTorch refuses codes below 0, such as those made of NaN, which the others leave out.
     return keras.ops.bincount(keras.ops.where(codes < 0, bins, codes), minlength=bins + 1)[:bins]
+
+
+def gather(table: Any, indices: Any) -> Any:
+    """Entries of a table (n,) at int32 indices 0, ..., n - 1, in one operation where the backend has one."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(table, indices)  # keras.ops.take adds ten for indices below 0
+    return keras.ops.take(keras.ops.convert_to_tensor(table), indices)
 
 
 def outlived_its_trace(x: Any) -> bool:

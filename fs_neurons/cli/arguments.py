@@ -15,6 +15,7 @@ from fs_neurons.cli.errors import UsageError
 PROGRAM = "fs-neurons"
 
 QUALITIES = ("paper", "accurate", "sparse")
+UNSUPPORTED = ("raise", "keep", "fit")
 GRANULARITIES = ("channel", "layer")
 CORRECTIONS = ("none", "mean", "affine", "weights", "joint")
 METHODS = ("bptt", "exact")
@@ -136,17 +137,29 @@ def _allow_code(parser: argparse.ArgumentParser) -> None:
 
 def _sets(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--quality", choices=QUALITIES, default="paper",
-        help="published sets (paper), fitted ones (accurate), those with the fewest spikes (sparse);"
-        " default: paper",
+        "--quality", choices=QUALITIES, default="accurate",
+        help="fitted sets and ranges, channel by channel (accurate), such with fewer spikes (sparse), or the"
+        " published sets (paper); default: accurate",
     )  # fmt: skip
     parser.add_argument(
         "--keep", type=_names, default=[], metavar="NAMES",
         help="activations that stay, such as sigmoid; several with commas",
     )  # fmt: skip
     parser.add_argument(
-        "--keep_unsupported", action="store_true",
-        help="leave what has no parameter set as it is, instead of refusing",
+        "--keep_layers", type=_names, default=[], metavar="NAMES",
+        help="layers whose activation stays, such as block/conv; several with commas",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unsupported", choices=UNSUPPORTED, default="raise",
+        help="what has no parameter set: refuse it (raise), leave it (keep), or fit a set; default: raise",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep_unsupported", dest="unsupported", action="store_const", const="keep",
+        help="the same as --unsupported=keep",
+    )  # fmt: skip
+    parser.add_argument(
+        "--convert_outputs", action="store_true",
+        help="convert a sigmoid or tanh that is the output as well",
     )  # fmt: skip
     parser.add_argument(
         "--fold_batch_norm", action="store_true",
@@ -322,7 +335,7 @@ cifar10/resnet20. OUT is the .keras file to write; it loads again after `import 
 
 examples:
   fs-neurons convert digits/resnet8 snn.keras
-  fs-neurons convert model.keras snn.keras --quality=accurate
+  fs-neurons convert model.keras snn.keras --quality=paper
   fs-neurons convert model.keras snn.keras --K=6 --alpha=10 --keep=sigmoid
   fs-neurons convert model.keras snn.keras --set=gelu=gelu_k12 --set=silu=mine.json"""),
     "calibrate": (_calibrate, "MODEL OUT.keras", """\

@@ -33,7 +33,9 @@ def choices(parsed: argparse.Namespace) -> dict[str, Any]:
     return {
         "quality": parsed.quality,
         "keep": parsed.keep,
-        "unsupported": "keep" if parsed.keep_unsupported else "raise",
+        "keep_layers": parsed.keep_layers,
+        "unsupported": parsed.unsupported,
+        "convert_outputs": parsed.convert_outputs,
         "fold_batch_norm": parsed.fold_batch_norm,
     }
 

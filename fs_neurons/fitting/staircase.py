@@ -101,7 +101,7 @@ def enumerate_intervals(T, h, low, high, stairs):
                 new_spikes[to], new_offset[to] = spikes[i] | bit, before + reset
                 to += ONE
             left = right
-        n = int(to)
+        n = np.int64(to)
         new_edge[n] = high
         if n > limit:
             return 0

@@ -145,9 +145,9 @@ def spiking_pool(pool: Any, source: Any) -> FSMaxPooling2D | None:
     if not exact or not _recoverable(source.parameters):
         return None
     parameters = source.parameters
-    return FSMaxPooling2D.from_config(
-        {**pool.get_config(), "K": parameters.K, "alpha": parameters.alpha}
-    )
+    config = {**pool.get_config(), "K": parameters.K, "alpha": parameters.alpha}
+    spiking: FSMaxPooling2D = FSMaxPooling2D.from_config(config)
+    return spiking
 
 
 @functools.lru_cache(maxsize=32)

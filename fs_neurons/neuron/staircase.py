@@ -20,14 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
+from fs_neurons.backend import gather
 from fs_neurons.neuron.parameters import FSParameters, NeuronParameters
 
 # A table is no larger than this, for the caches of a processor.
 MOST_CELLS = 2**14
 MOST_BREAKPOINTS = MOST_CELLS
 MOST_THRESHOLDS = 2
-# Cells of a table that an exception or two would make much larger get a second threshold instead.
-FINE_CELLS = 2**12
 
 
 class Steps(NamedTuple):
@@ -155,29 +154,23 @@ def staircase_response(x: Any, parameters: NeuronParameters) -> Any | None:
     scale = of_channel([table.scale for table in found], np.float32)
     last = of_channel(sizes - 1, np.float32)
     start = of_channel(np.cumsum(sizes + 1) - sizes - 1, np.int32)
-    place = (x - low) * scale
-    # NaN goes to the first cell.
-    place = ops.where(place > 0, ops.minimum(place, last), np.float32(0))
-    cell = ops.cast(place, "int32")
+    place = ops.maximum(ops.minimum((x - low) * scale, last), np.float32(0))
+    cell = ops.maximum(ops.cast(place, "int32"), np.int32(0))  # NaN becomes any integer
     if np.any(start):
         cell = cell + start
     index = cell if m == 1 else cell * np.int32(m)
     for column in thresholds.T:
-        index = index + ops.cast(x >= ops.take(ops.convert_to_tensor(column), cell), "int32")
-    return ops.where(ops.isnan(x), x, ops.take(ops.convert_to_tensor(values), index))
+        index = index + ops.cast(x >= gather(column, cell), "int32")
+    return ops.where(ops.isnan(x), x, gather(values, index))
 
 
 def _tables(sets: tuple[FSParameters, ...]) -> list[Table] | None:
-    """Tables with as many thresholds for all sets: one, unless that takes many more cells."""
-    best = None
+    """Tables with as many thresholds for all sets, and with as few as that takes."""
     for m in range(1, MOST_THRESHOLDS + 1):
-        tables = [table_of(p, m) for p in sets]
-        complete = [table for table in tables if table is not None]
-        if len(complete) == len(tables):
-            best = complete
-            if max(len(table.thresholds) for table in complete) <= FINE_CELLS:
-                break
-    return best
+        tables = [table for p in sets if (table := table_of(p, m)) is not None]
+        if len(tables) == len(sets):
+            return tables
+    return None
 
 
 def _cell(x: np.ndarray, low: np.float32, scale: np.float32, size: int) -> np.ndarray:

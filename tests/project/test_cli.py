@@ -18,7 +18,8 @@ from fs_neurons.analysis import evaluate
 from fs_neurons.backend import distribution
 from fs_neurons.calibration import Settings
 from fs_neurons.cli import arguments
-from fs_neurons.cli.running import with_flags
+from fs_neurons.cli.errors import with_flags
+from fs_neurons.conversion.substitution import UNSUPPORTED
 from fs_neurons.data import datasets
 from fs_neurons.neuron import sets as parameters
 
@@ -67,7 +68,7 @@ def test_sets_and_kept_activations_reach_convert(call):
 def test_a_set_that_matches_nothing_gives_a_warning_in_one_line(call):
     code, _, errors = call("convert digits/resnet8 a.keras --set=silu=swish_k8")
     assert (
-        code == OK and errors.startswith("fs-neurons: warning: silu=") and errors.count("\n") == 1
+        code == OK and errors.startswith("fs-neurons: warning: --set=silu=SET was") and errors.count("\n") == 1
     )
 
 
@@ -188,6 +189,7 @@ def test_help_shows_every_command_and_flag(call):
 def test_choices_are_those_of_the_package():
     assert arguments.QUALITIES == parameters.QUALITIES
     assert set(arguments.STRATEGIES) == set(distribution.STRATEGIES)
+    assert arguments.UNSUPPORTED == UNSUPPORTED
     assert set(arguments.METHODS) == set(fitting.EFFORT)
     assert set(arguments.DATA_SETS) == set(datasets.NAMES)
     for name in arguments.CORRECTIONS:
@@ -214,8 +216,15 @@ def test_help_and_version_import_neither_keras_nor_a_backend():
     ("message", "advised"),
     [
         ("If you trust it: load_model(path, allow_code=True)", "If you trust it: --allow_code"),
-        ('as they are: convert(model, unsupported="keep")', "as they are: --keep_unsupported"),
+        ('as they are: convert(model, unsupported="keep")', "as they are: --unsupported=keep"),
         ("pass one, convert(model, gelu=...), or", "pass one, --set=gelu=SET, or"),
+        (
+            'pass one, convert(model, cos=...), or register one, fs.register("cos", fs.fit(function, K=12,'
+            ' domain=(-8, 12))), or let convert fit one, convert(model, unsupported="fit");',
+            "pass one, --set=cos=SET, or let convert fit one, --unsupported=fit;",
+        ),
+        ("or with calibration_data=..., which fits", "or with fs-neurons calibrate, which fits"),
+        ("to convert that too, convert(model, convert_outputs=True)", "to convert that too, --convert_outputs"),
         ("or relu=fs.relu_parameters(K, alpha)", "or --K and --alpha"),
         ("give target_spikes or spike_penalty, not both", "give --target_spikes or --spike_penalty, not both"),
         ("target_spikes must be a number > 0", "--target_spikes must be a number > 0"),
