@@ -20,7 +20,6 @@ import numpy as np
 from keras import ops
 from tabulate import tabulate
 
-from fs_neurons.analysis.measurement import along_channels
 from fs_neurons.analysis.twin import Pair, paired
 from fs_neurons.backend import compiled
 from fs_neurons.data.batches import Batches
@@ -343,8 +342,7 @@ def _measure(probe: Any, site: Any, x: Any, exact: Any, arrived: Any, output: An
     def mean(tensor: Any) -> Any:
         return ops.mean(tensor, axis=1)
 
-    parameters = site.parameters
-    low, high = (along_channels(end, parameters, len(x.shape)) for end in parameters.domain)
+    low, high = map(ops.convert_to_tensor, site.parameters.limits(len(x.shape)))
     own = ops.square(flat(site.call(x)) - flat(exact))
     accumulated = ops.square(flat(probe.function(arrived)) - flat(exact))
     units = ops.cast(site.in_units(x), "float32")

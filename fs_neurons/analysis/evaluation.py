@@ -20,7 +20,8 @@ from keras import ops
 from fs_neurons.backend.distribution import ONE, Distribution
 from fs_neurons.data.batches import filled, iterated
 from fs_neurons.data.datasets import Dataset, standardise
-from fs_neurons.layers import record_spikes
+from fs_neurons.layers import collect_records
+from fs_neurons.neuron import response_and_spikes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +180,7 @@ def scores_and_spikes(
     """
 
     def forward(images: Any) -> tuple[Any, Any]:
-        with record_spikes() as records:
+        with collect_records(response_and_spikes) as records:
             scores = model(prepare(images), training=False)
         count = keras.tree.flatten(images)[0].shape[0]
         none = ops.zeros((1, count), dtype="int32")

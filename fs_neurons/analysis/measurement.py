@@ -15,15 +15,13 @@ from fs_neurons import neuron
 from fs_neurons.analysis.connectivity import FanOut, spiking_pools
 from fs_neurons.analysis.results import LayerProfile, PoolProfile
 from fs_neurons.analysis.statistics import InputStatistics
-from fs_neurons.backend import bincount, fuse
+from fs_neurons.backend import bincount
 from fs_neurons.layers import record_spikes
 from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.graph import Graph
-from fs_neurons.neuron import FSParameters
+from fs_neurons.neuron import NeuronParameters
 
 BINS = 400
-# Kernels that are kept: one per parameter set, domain, rank of the inputs and range of the histogram.
-KERNELS = 128
 
 
 class Measured(NamedTuple):
@@ -170,11 +168,8 @@ def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple
     def measure_all(inputs: Any, valid: Any) -> tuple[list[Any], ...]:
         pooled = []
 
-        def measure(x: Any, parameters: FSParameters) -> tuple[Any, tuple[Any, ...]]:
-            x = ops.cast(x, "float32")
-            ends = float(edges[0]), float(edges[-1])
-            kernel = _site_kernel(parameters, _domain_key(parameters), *ends, len(x.shape))
-            y, bins, *sums = kernel(x, valid)
+        def measure(x: Any, parameters: NeuronParameters) -> tuple[Any, tuple[Any, ...]]:
+            y, bins, *sums = _measure_site(ops.cast(x, "float32"), parameters, valid, edges)
             # Copies that fill up the last batch are in a bin of their own.
             return y, (*sums, bincount(ops.reshape(bins, (-1,)), BINS + 3)[:-1])
 
@@ -192,7 +187,9 @@ def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple
     return measure_all
 
 
-def histogram_edges(chosen: tuple[float, float] | None, sets: Sequence[FSParameters]) -> np.ndarray:
+def histogram_edges(
+    chosen: tuple[float, float] | None, sets: Sequence[NeuronParameters]
+) -> np.ndarray:
     """Edges of the bins: the range that was asked for, or the widest domain, symmetric about 0.
 
     Raises:
@@ -208,65 +205,44 @@ def histogram_edges(chosen: tuple[float, float] | None, sets: Sequence[FSParamet
     return np.linspace(low, high, BINS + 1)
 
 
-def along_channels(values: Any, parameters: Any, rank: int) -> np.ndarray:
-    """A number, or one per channel, in a shape that broadcasts to gate inputs of `rank` axes."""
-    values = np.asarray(values, np.float32)
-    if values.ndim == 0:
-        return values
-    shape = [1] * rank
-    shape[parameters.axis] = -1
-    return values.reshape(shape)
-
-
-def _domain_key(parameters: FSParameters) -> bytes:
-    return bytes(np.asarray(parameters.domain, np.float32).tobytes())
-
-
-@functools.lru_cache(maxsize=KERNELS)
-def _site_kernel(
-    parameters: FSParameters, domain: bytes, low: float, high: float, rank: int
-) -> Callable[..., tuple[Any, ...]]:
-    # The domain is in the key because sets that differ in nothing else are equal.
-    return fuse(
-        functools.partial(_measure_site, parameters=parameters, low=low, high=high),
-        ranks=(rank, 1),
-    )
-
-
-def _measure_site(
-    x: Any, valid: Any, parameters: FSParameters, low: float, high: float
-) -> tuple[Any, ...]:
+def _measure_site(x: Any, parameters: NeuronParameters, valid: Any, edges: np.ndarray) -> Any:
     """Gate inputs (images, ...) -> outputs, bins of the histogram, the rest of `Measured`."""
-    rank = len(x.shape)
-    y, count = neuron.response_and_count(x, parameters)
-    domain_low, domain_high = (along_channels(end, parameters, rank) for end in parameters.domain)
-    top, _ = neuron.response_and_count(ops.convert_to_tensor(domain_high), parameters)
-    saturated = ops.logical_and(y >= top, domain_high < np.inf)
+    # (2, channels), or (2, 1) where all channels have the same domain.
+    domain = np.stack([np.reshape(end, -1) for end in parameters.limits(len(x.shape))])
+    span = np.float32([edges[0], BINS / (edges[-1] - edges[0])])
+    y, bins, spikes, *rest = neuron.run_fused(
+        _site_measures, x, parameters, valid, ops.convert_to_tensor(domain),
+        ops.convert_to_tensor(span), per_image=True,
+    )  # fmt: skip
+    return y, bins, ops.reshape(spikes, ops.shape(x)[1:]), *rest
 
-    def flat(tensor: Any) -> Any:
-        return ops.reshape(tensor, (ops.shape(tensor)[0], -1))
+
+def _site_measures(
+    form: neuron.Form, x: Any, rows: neuron.Rows, valid: Any, domain: Any, span: Any
+) -> tuple[Any, ...]:
+    """What `_measure_site` gives, of gate inputs (images, before, channels, behind)."""
+    y, count = form.response(x, rows), form.count(x, rows)
+    low, high = domain[0][:, None], domain[1][:, None]
 
     def how_many(condition: Any) -> Any:
-        return ops.sum(ops.cast(flat(condition), "int32"), axis=1)
+        return ops.sum(ops.cast(condition, "int32"), axis=(1, 2, 3))
 
-    inputs = flat(x)
-    mean = ops.mean(inputs, axis=1, keepdims=True)
-    variance = ops.mean(ops.square(inputs - mean), axis=1)
-    scaled = (inputs - np.float32(low)) * np.float32(BINS / (high - low))
-    bins = ops.cast(ops.clip(ops.floor(scaled), -1, BINS), "int32") + 1
-    bins = ops.where(ops.expand_dims(valid, 1) > 0, bins, BINS + 2)
+    # Without an upper end nothing saturates.
+    top = ops.where(ops.isinf(high), np.float32(np.inf), form.response(high, rows))
+    mean = ops.mean(x, axis=(1, 2, 3), keepdims=True)
+    bins = ops.cast(ops.clip(ops.floor((x - span[0]) * span[1]), -1, BINS), "int32") + 1
     return (
         y,
-        bins,
-        _over_images(count, valid),
+        ops.where(valid[:, None, None, None] > 0, bins, BINS + 2),
+        ops.reshape(_over_images(count, valid), (-1,)),
         how_many(ops.equal(count, 0)),
-        how_many(x < domain_low),
-        how_many(x >= domain_high),
-        how_many(saturated),
-        ops.squeeze(mean, 1),
-        variance,
-        ops.min(inputs, axis=1),
-        ops.max(inputs, axis=1),
+        how_many(x < low),
+        how_many(x >= high),
+        how_many(y >= top),
+        ops.reshape(mean, (-1,)),
+        ops.mean(ops.square(x - mean), axis=(1, 2, 3)),
+        ops.min(x, axis=(1, 2, 3)),
+        ops.max(x, axis=(1, 2, 3)),
     )
 
 

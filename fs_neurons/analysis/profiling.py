@@ -43,7 +43,7 @@ from fs_neurons.data.batches import Batch, Batches
 from fs_neurons.network import graph
 from fs_neurons.network.calls import Call
 from fs_neurons.network.graph import Graph
-from fs_neurons.neuron import FSParameters
+from fs_neurons.neuron import NeuronParameters
 
 __all__ = [
     "HOROWITZ_45NM", "Energy", "EnergyModel", "InputStatistics", "LayerProfile", "PoolProfile",
@@ -135,10 +135,10 @@ def profile(
     )
 
 
-def site_parameters(call: Call) -> FSParameters:
+def site_parameters(call: Call) -> NeuronParameters:
     """The parameter set of a site."""
     layer: Any = call.op
-    parameters: FSParameters = layer.parameters
+    parameters: NeuronParameters = layer.parameters
     return parameters
 
 
@@ -147,7 +147,7 @@ def _warn_of_outside(layers: Sequence[LayerProfile]) -> None:
     if not outside:
         return
     listed = ", ".join(
-        f"{layer.name!r} {100 * layer.outside_share:.1f} % outside {layer.parameters.domain}"
+        f"{layer.name!r} {100 * layer.outside_share:.1f} % outside {layer.parameters.describe_domain()}"
         for layer in outside[:5]
     )
     advice = dict.fromkeys(filter(None, map(_advice, outside)))

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from fs_neurons.analysis.energy import Energy, EnergyModel
 from fs_neurons.analysis.statistics import InputStatistics
-from fs_neurons.neuron import FSParameters
+from fs_neurons.neuron import NeuronParameters
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -40,7 +40,7 @@ class LayerProfile:
 
     name: str
     activation: str
-    parameters: FSParameters
+    parameters: NeuronParameters
     shape: tuple[int, ...]
     images: int
     total_spikes: int

@@ -16,12 +16,14 @@ from typing import Any
 import keras
 
 
-def fuse(function: Callable[..., Any], ranks: Sequence[int] = (1,)) -> Callable[..., Any]:
+def fuse(
+    function: Callable[..., Any], shapes: Sequence[Sequence[int | None]]
+) -> Callable[..., Any]:
     """Compiles `function` into one kernel per concrete shape.
 
     Args:
         function: takes float32 tensors, returns a tensor or a tuple of tensors.
-        ranks: rank of each argument. The function is traced once, for any length of its axes.
+        shapes: of each argument. The function is traced once, for any length of axes that are None.
 
     Returns:
         A function of the same arguments; it does not carry gradients.
@@ -31,7 +33,7 @@ def fuse(function: Callable[..., Any], ranks: Sequence[int] = (1,)) -> Callable[
         import tensorflow as tf
 
         function = _without_code(function)
-        signature = [tf.TensorSpec([None] * rank, tf.float32) for rank in ranks]
+        signature = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
         fused = tf.function(function, input_signature=signature, jit_compile=True, autograph=False)
         return lambda *args: function(*args) if _traced_for_onnx() else fused(*args)
     if backend == "jax":
@@ -99,3 +101,27 @@ def bincount(codes: Any, bins: int) -> Any:
         return jnp.bincount(codes, length=bins)
     # PyTorch refuses codes below 0, such as those made of NaN, which the others leave out.
     return keras.ops.bincount(keras.ops.where(codes < 0, bins, codes), minlength=bins + 1)[:bins]
+
+
+def outlived_its_trace(x: Any) -> bool:
+    """Whether x is a symbolic tensor of a function whose tracing has ended, so that it will never have a value."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.is_symbolic_tensor(x):
+            return False
+        graph = tf.compat.v1.get_default_graph()
+        while graph is not None and graph is not x.graph:
+            graph = getattr(graph, "outer_graph", None)
+        return graph is None
+    if backend == "jax":
+        import jax
+
+        if not isinstance(x, jax.core.Tracer):
+            return False
+        try:
+            x + 0
+        except jax.errors.UnexpectedTracerError:
+            return True
+    return False

@@ -27,7 +27,7 @@ from fs_neurons.layers import record_spikes
 from fs_neurons.network import ConversionError, graph
 from fs_neurons.network.calls import Call
 from fs_neurons.network.kinds import SPIKING_POOLING, kind_of
-from fs_neurons.neuron import FSParameters
+from fs_neurons.neuron import NeuronParameters
 
 # Networks whose compiled time step is kept.
 COMPILED = 4
@@ -58,7 +58,7 @@ def firing_thresholds(snn: keras.Model, images: Any, percentile: float = 99.9) -
     """
     _check(snn, images)
 
-    def activations(x: Any, _: FSParameters) -> tuple[Any, Any]:
+    def activations(x: Any, _: NeuronParameters) -> tuple[Any, Any]:
         y = ops.relu(x)
         return y, y
 
@@ -127,7 +127,7 @@ def _compiled_step(snn: keras.Model, weights: _ById) -> Callable[..., tuple[Any,
     """
 
     def step(inputs: Any, potentials: Any, thresholds: Any) -> tuple[Any, Any, list[Any]]:
-        def integrate_and_fire(x: Any, _: FSParameters) -> tuple[Any, Any]:
+        def integrate_and_fire(x: Any, _: NeuronParameters) -> tuple[Any, Any]:
             threshold = thresholds[len(records)]
             v = potentials[len(records)] + x
             z = v >= threshold

@@ -273,9 +273,10 @@ class _Run:
 
             return keras.tree.map_structure(once, response, self.constants[i])
         if kind_of(call.op) is SPIKING_POOLING:
-            # Knows the largest code digit by digit: what it fires is what its maximum grows by.
-            grown = _per_step(call, lambda value: ops.cumsum(streams[value.index], axis=0))
-            return ops.concatenate([grown[:1], grown[1:] - grown[:-1]])
+            # Knows the largest code digit by digit.
+            pool: Any = call.op
+            (value,) = call.inputs
+            return pool.spikes(streams[value.index])
         return keras.tree.map_structure(lambda x: _at_step(self.K - 1, x, self.K), total)
 
     def _check(self, call: Call, x: Any, currents: Any, count: int) -> None:
@@ -335,7 +336,9 @@ def _fire(x: Any, layer: Any, K: int) -> tuple[Any, Any]:
     """Spikes (K, images, ...) in {0, 1} of gate inputs (images, ...), and d(t) z(t); silent after its K."""
     p = layer.parameters
     z = ops.moveaxis(neuron.spike_train(layer.in_units(x), p), -1, 0)
-    d = layer.out_of_units(ops.reshape(p.d, (p.K,) + (1,) * len(x.shape)) * ops.ones_like(z[:1]))
+    # Currents of single spikes, in the units of the output: (K, images, ...).
+    d = ops.convert_to_tensor(p.rows(len(x.shape)).d)
+    d = ops.stack([layer.out_of_units(d[t] * ops.ones_like(z[t])) for t in range(p.K)])
     silence = [(0, K - p.K)] + [(0, 0)] * len(x.shape)
     return ops.pad(z, silence), ops.cast(ops.pad(z * d, silence), x.dtype)
 

@@ -1,15 +1,9 @@
 """Training of small image networks, resumable after a kill at any moment."""
 
-from fs_neurons.training.trainer import (
-    RECIPES,
-    CheckpointError,
-    Recipe,
-    accuracy,
-    augmented_batches,
-    log_epoch,
-    train,
-    write_history,
-)
+from fs_neurons.training.augmentation import augmented_batches
+from fs_neurons.training.checkpoints import CheckpointError
+from fs_neurons.training.recipe import RECIPES, Recipe
+from fs_neurons.training.trainer import accuracy, train
 
 __all__ = [
     "RECIPES",
@@ -17,7 +11,5 @@ __all__ = [
     "Recipe",
     "accuracy",
     "augmented_batches",
-    "log_epoch",
     "train",
-    "write_history",
 ]
