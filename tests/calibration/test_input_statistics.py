@@ -203,7 +203,9 @@ def test_pools_and_gates():
         keras.ops.sigmoid, Moments(mean, found["gate"].deviation ** 2, 3, PROPAGATED)
     )
     np.testing.assert_allclose(found["site"].mean, mean * after.mean, rtol=1e-6)
-    expected = (deviation**2 + mean**2) * (after.variance + after.mean**2) - (mean * after.mean) ** 2
+    expected = (deviation**2 + mean**2) * (after.variance + after.mean**2) - (
+        mean * after.mean
+    ) ** 2
     np.testing.assert_allclose(found["site"].deviation ** 2, expected, rtol=1e-5)
 
 
