@@ -11,8 +11,8 @@ from keras import layers
 
 import fs_neurons as fs
 from fs_neurons import models, neuron
-from fs_neurons.calibration.calibrator import Settings, best_alpha
 from fs_neurons.calibration import calibrator as calibration
+from fs_neurons.calibration.calibrator import Settings, best_alpha
 from fs_neurons.data import datasets
 
 
