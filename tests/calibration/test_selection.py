@@ -11,7 +11,7 @@ from fs_neurons.calibration.expectation import CENTRES, FARTHEST, TAIL, WIDTHS, 
 from fs_neurons.calibration.input_statistics import SiteStatistics
 from fs_neurons.calibration.moments import NORMALIZED, UNKNOWN
 from fs_neurons.calibration.selection import choose, outside
-from fs_neurons.families import at_scale, load_family
+from fs_neurons.neuron.families import at_scale, load_family
 from fs_neurons.network import Site
 from fs_neurons.neuron import ChannelParameters
 
