@@ -137,9 +137,9 @@ def _allow_code(parser: argparse.ArgumentParser) -> None:
 
 def _sets(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--quality", choices=QUALITIES, default="paper",
-        help="published sets (paper), fitted ones (accurate), those with the fewest spikes (sparse);"
-        " default: paper",
+        "--quality", choices=QUALITIES, default="accurate",
+        help="fitted sets and ranges, channel by channel (accurate), such with fewer spikes (sparse), or the"
+        " published sets (paper); default: accurate",
     )  # fmt: skip
     parser.add_argument(
         "--keep", type=_names, default=[], metavar="NAMES",
@@ -335,7 +335,7 @@ cifar10/resnet20. OUT is the .keras file to write; it loads again after `import 
 
 examples:
   fs-neurons convert digits/resnet8 snn.keras
-  fs-neurons convert model.keras snn.keras --quality=accurate
+  fs-neurons convert model.keras snn.keras --quality=paper
   fs-neurons convert model.keras snn.keras --K=6 --alpha=10 --keep=sigmoid
   fs-neurons convert model.keras snn.keras --set=gelu=gelu_k12 --set=silu=mine.json"""),
     "calibrate": (_calibrate, "MODEL OUT.keras", """\
