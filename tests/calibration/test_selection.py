@@ -11,9 +11,9 @@ from fs_neurons.calibration.expectation import CENTRES, FARTHEST, TAIL, WIDTHS, 
 from fs_neurons.calibration.input_statistics import SiteStatistics
 from fs_neurons.calibration.moments import NORMALIZED, UNKNOWN
 from fs_neurons.calibration.selection import choose, outside
-from fs_neurons.neuron.families import at_scale, load_family
 from fs_neurons.network import Site
 from fs_neurons.neuron import ChannelParameters
+from fs_neurons.neuron.families import at_scale, load_family
 
 RELU = Site("site", "relu", ops.relu)
 RELU6 = Site("site", "relu(max_value=6)", lambda x: ops.clip(x, 0, 6), 6.0)
