@@ -7,6 +7,7 @@ from fs_neurons.backend.kernels import (
     gather,
     kernels_left_out,
     outlived_its_trace,
+    with_float64,
     with_gradients,
     without_kernels,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "gather",
     "kernels_left_out",
     "outlived_its_trace",
+    "with_float64",
     "with_gradients",
     "without_kernels",
 ]

@@ -90,6 +90,15 @@ def with_gradients() -> contextlib.AbstractContextManager[Any]:
     return torch.enable_grad()
 
 
+def with_float64() -> contextlib.AbstractContextManager[Any]:
+    """Where tensors may be float64: JAX makes float32 of them elsewhere."""
+    if keras.backend.backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.experimental.enable_x64()
+
+
 def bincount(codes: Any, bins: int) -> Any:
     """Number of entries 0, ..., bins - 1 in an int32 tensor of shape (n,); inside `compiled` too."""
     backend = keras.backend.backend()
@@ -106,12 +115,12 @@ def bincount(codes: Any, bins: int) -> Any:
 
 
 def gather(table: Any, indices: Any) -> Any:
-    """Entries of a table (n,) at int32 indices 0, ..., n - 1, in one operation where the backend has one."""
+    """Rows of a table (n, ...) at int32 indices 0, ..., n - 1, in one operation where the backend has one."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         return tf.gather(table, indices)  # keras.ops.take adds ten for indices below 0
-    return keras.ops.take(keras.ops.convert_to_tensor(table), indices)
+    return keras.ops.take(keras.ops.convert_to_tensor(table), indices, axis=0)
 
 
 def outlived_its_trace(x: Any) -> bool:

@@ -23,8 +23,9 @@ from fs_neurons.neuron.families import family_steps
 
 # From this share of a site's gate inputs outside what its parameters cover on, `convert` warns.
 WARN_OUTSIDE = 0.01
-# What a spike costs at each quality, in units of the variance of a site's output.
-SPIKE_PENALTIES = {"accurate": 0.0, "sparse": 0.003}
+# What a spike costs at each quality, in units of the variance of a site's output; None: as little as `choose`
+# has it.
+SPIKE_PENALTIES: dict[str, float | None] = {"accurate": None, "sparse": 0.003}
 
 
 def statistics_of(model: keras.Model) -> InputStatistics | None:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from keras.utils import Progbar
 
 from fs_neurons.fitting import bptt, search
 from fs_neurons.fitting.functions import Density, Function, as_function
@@ -149,8 +150,6 @@ def _run(
 
 
 def _progress_bar(effort: int) -> Callable[[int, State], None]:
-    from keras.utils import Progbar
-
     bar = Progbar(effort, stateful_metrics=["objective"])
     return lambda done, best: bar.update(min(done, effort), [("objective", float(best.loss[0]))])
 

@@ -49,14 +49,14 @@ def new_state(T: np.ndarray, h: np.ndarray) -> State:
 
 
 @compiled
-def _assign(target, T, h, d, loss):
+def _assign(target: State, T: np.ndarray, h: np.ndarray, d: np.ndarray, loss: float) -> None:
     for k in range(len(T)):
         target.T[k], target.h[k], target.d[k] = T[k], h[k], d[k]
     target.loss[0] = loss
 
 
 @compiled
-def evaluate(problem, state):
+def evaluate(problem: Problem, state: State) -> None:
     """Snaps T and h to the grid, if there is one, and computes d and the objective."""
     for k in range(len(state.T)):
         state.T[k], state.h[k] = snap(problem, state.T[k]), snap(problem, state.h[k])
@@ -66,7 +66,7 @@ def evaluate(problem, state):
 
 
 @compiled
-def descend(problem, state, evaluations, rate):
+def descend(problem: Problem, state: State, evaluations: int, rate: float) -> None:
     """Adam along the exact gradient, with a learning rate that falls from `rate` to 0.
 
     Keeps the best point on the way in `state`.
@@ -98,7 +98,15 @@ def descend(problem, state, evaluations, rate):
 
 
 @compiled
-def anneal(problem, state, best, evaluations, hot, cold, random):
+def anneal(
+    problem: Problem,
+    state: State,
+    best: State,
+    evaluations: int,
+    hot: float,
+    cold: float,
+    random: np.ndarray,
+) -> None:
     """Simulated annealing on the logarithm of the objective, which suits every scale of error.
 
     Args:
@@ -216,8 +224,8 @@ def _annealing(
     """`anneal` from temperature `hot` to COLD, in chunks."""
     chunks = max(1, effort // CHUNK)
     for i in range(chunks):
-        ends = (temperature(hot, COLD, (i + end) / chunks) for end in (0, 1))
-        anneal(problem, state, best, CHUNK, *ends, random)
+        start, end = (temperature(hot, COLD, (i + part) / chunks) for part in (0, 1))
+        anneal(problem, state, best, CHUNK, start, end, random)
         yield
 
 

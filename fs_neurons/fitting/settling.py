@@ -13,17 +13,17 @@ SMALL_RESET = 0.5
 
 
 def settled(best: State, problem: Problem) -> State:
-    """The set with safe thresholds and small resets; unchanged on a grid.
+    """The set with safe thresholds and small resets; unchanged on a grid, or of too many intervals.
 
     A step that fires everywhere in the range gets a threshold far below it, so that the response keeps
     its value there. One that fires nowhere is switched off, lest it fires beyond. Resets, of which large
     ones often do the same as smaller ones, are halved as long as the response stays the same in the
     domain and does not go further astray outside it.
     """
-    if problem.step > 0.0:
+    _, trains = _staircase(best, problem.grid[0], problem.grid[-1])
+    if problem.step > 0.0 or not len(trains):
         return best
     changed = best.copy()
-    _, trains = _staircase(best, problem.grid[0], problem.grid[-1])
     always, ever = int(np.bitwise_and.reduce(trains)), int(np.bitwise_or.reduce(trains))
     for t in range(len(best.T)):
         if (always >> t) & 1:
