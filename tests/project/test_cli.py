@@ -62,7 +62,9 @@ def test_flags_of_one_call_are_forgotten_by_the_next(call):
 def test_sets_and_kept_activations_reach_convert(call):
     printed = call("convert digits/se_resnet8_swish s.keras --set=swish=swish_k8 --keep=sigmoid")[1]
     assert "swish_k8" in printed and "kept" in printed and "swish_k16" not in printed
-    assert "sigmoid_k12 " in call("convert digits/se_resnet8_swish s.keras --quality=accurate")[1]
+    for quality, published in (("paper", True), ("accurate", False)):
+        printed = call(f"convert digits/se_resnet8_swish s.keras --quality={quality}")[1]
+        assert ("sigmoid_k12_paper" in printed) == published and "sigmoid_k12" in printed
 
 
 def test_a_set_that_matches_nothing_gives_a_warning_in_one_line(call):
