@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from fs_neurons import neuron
-from fs_neurons.calibration.input_statistics import SiteStatistics
+from fs_neurons.calibration.statistics import SiteStatistics
 from fs_neurons.calibration.moments import NORMALIZED, PROPAGATED
 from fs_neurons.neuron import FSParameters
 

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from fs_neurons.calibration.expectation import Expected, Responses
-from fs_neurons.calibration.input_statistics import SiteStatistics
+from fs_neurons.calibration.statistics import SiteStatistics
 from fs_neurons.network.sites import Site
 from fs_neurons.neuron import ChannelParameters, FSParameters, NeuronParameters, relu_parameters
 from fs_neurons.neuron.families import at_scale, family_steps, load_family

@@ -2,7 +2,7 @@
 
 A gate input behind batch normalization has a known mean and standard deviation in each channel, and so has what
 follows from it. Each channel gets the parameters with the least expected error; what rests on a guess about the
-model's inputs keeps the registered set. See `calibration.input_statistics` and `calibration.selection`.
+model's inputs keeps the registered set. See `calibration.statistics` and `calibration.selection`.
 """
 
 from __future__ import annotations
