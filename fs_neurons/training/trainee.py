@@ -32,7 +32,7 @@ TEMPERATURE = 2.0
 SPIKE_COST = 2.0
 
 
-class Trainee(keras.Model):  # type: ignore[misc]  # Keras is untyped
+class Trainee(keras.Model):
     """A copy of a classifier in the dtype policy of a recipe, compiled for `train_on_batch`.
 
     Targets are a dictionary of "labels", integers (batch, ...), and "taught", the teacher's logits
