@@ -1,0 +1,131 @@
+"""The analog and the spiking network as one graph, with a placeholder at each site."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from fs_neurons.calibration.neurons import Neurons
+from fs_neurons.network import Site, graph
+from fs_neurons.network.channels import channel_axes
+from fs_neurons.network.graph import Call, Graph, Value
+from fs_neurons.network.rewriting import Rewriter, copy_weights
+from fs_neurons.network.sites import walk
+from fs_neurons.neuron import FSParameters
+
+
+class Placeholder(keras.layers.Layer):
+    """Stands at a site until its neurons are fitted, and hands on its input."""
+
+    def __init__(self, site: Site, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.site = site
+        self.supports_masking = True
+
+    def call(self, x: Any) -> Any:
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Both networks: one graph and one set of weights, but two functions at each site.
+
+    Attributes:
+        model: the original, which is never changed.
+        graph: of a copy with placeholders; corrections change the weights of its layers.
+        axes: of the channels of each site's gate inputs, counted with the batch; None where the
+            layers before it don't tell, or the places of a shared site disagree.
+        copies: layers with weights, each with its copy.
+    """
+
+    model: keras.Model
+    graph: Graph
+    axes: Mapping[Site, int | None]
+    copies: list[tuple[Any, Any]]
+
+    @classmethod
+    def of(cls, model: keras.Model, chosen: Mapping[Site, FSParameters], inputs: Any) -> Pair:
+        """
+        Args:
+            model: to be calibrated.
+            chosen: sites to replace.
+            inputs: arrays in the structure that the model takes; they give sizes that it leaves open.
+        """
+        rewriter = Rewriter(
+            lambda site, name, dtype: (
+                Placeholder(site, name=name, dtype=dtype) if site in chosen else None
+            )
+        )
+        copy = rewriter.rewrite(model)
+        return cls(
+            model, graph.trace(copy, inputs), _site_axes(model, inputs), list(rewriter.pairs)
+        )
+
+    def site(self, call: Call) -> Site | None:
+        """The site that a call stands at."""
+        return call.op.site if isinstance(call.op, Placeholder) else None
+
+    @property
+    def sites(self) -> list[Call]:
+        """Calls at sites."""
+        return [call for call in self.graph.calls if self.site(call) is not None]
+
+    @property
+    def uses(self) -> collections.Counter[int]:
+        """How often each operation is called, by id."""
+        return collections.Counter(id(call.op) for call in self.graph.calls)
+
+    def analog(self, call: Call, tensors: Callable[[Value], Any]) -> Any:
+        """What a call gives in the analog network, from the values that it takes."""
+        site = self.site(call)
+        return call(tensors) if site is None else site.function(tensors(call.inputs[0]))
+
+    def spiking(
+        self, call: Call, tensors: Callable[[Value], Any], neurons: Mapping[Site, Neurons]
+    ) -> Any:
+        """What a call gives in the spiking network; the neurons of its site are known by then."""
+        site = self.site(call)
+        if site is None:
+            return call(tensors)
+        y = neurons[site].response(tensors(call.inputs[0]))
+        return keras.ops.cast(y, call.op.compute_dtype)
+
+    def reset(self) -> None:
+        """Gives all layers their original weights."""
+        for original, copy in self.copies:
+            copy_weights(original, copy)
+
+    def with_neurons(self, neurons: Mapping[Site, Neurons]) -> keras.Model:
+        """A new model with these neurons at its sites, and the weights that layers have now."""
+        rewriter = Rewriter(
+            lambda site, name, dtype: (
+                neurons[site].layer(site.activation, name=name, dtype=dtype)
+                if site in neurons
+                else None
+            )
+        )
+        snn = rewriter.rewrite(self.model)
+        for (_, corrected), (_, new) in zip(self.copies, rewriter.pairs, strict=True):
+            copy_weights(corrected, new)
+        return snn
+
+
+def _site_axes(model: keras.Model, inputs: Any) -> dict[Site, int | None]:
+    traced = graph.trace(model, inputs)
+    axes = channel_axes(traced)
+    site_of = {id(op): site for op, site in walk(model)}
+    places: dict[Site, set[tuple[int, int] | None]] = {}
+    for call in traced.calls:
+        site = site_of.get(id(call.op))
+        if site is not None and isinstance(call.outputs, Value):
+            axis = axes[call.outputs]
+            channels = None if axis is None else (axis, call.outputs.shape[axis - 1])
+            places.setdefault(site, set()).add(channels)
+    return {
+        site: next(iter(found))[0] if len(found) == 1 and None not in found else None  # type: ignore[index]
+        for site, found in places.items()
+    }
