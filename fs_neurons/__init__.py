@@ -22,7 +22,7 @@ from fs_neurons.layers import (
     record_spikes,
 )
 from fs_neurons.network import ConversionError, find_sites
-from fs_neurons.neuron import FSParameters, register, relu_parameters, shift_relu
+from fs_neurons.neuron import ChannelParameters, FSParameters, register, relu_parameters, shift_relu
 
 if TYPE_CHECKING:
     from fs_neurons.analysis import compare, profile
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChannelParameters",
     "ConversionError",
     "FSActivation",
     "FSMaxPooling2D",

@@ -16,7 +16,18 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def plain_loop(x, parameters):
-    """Equations (1)-(3) in numpy: response, spike train (..., K), spike count. NaN gives NaN."""
+    """Equations (1)-(3) in numpy: response, spike train (..., K), spike count. NaN gives NaN.
+
+    Of ChannelParameters channel by channel, each with its own set.
+    """
+    if hasattr(parameters, "members"):
+        axis = parameters.axis % np.ndim(x)
+        slices = np.moveaxis(np.asarray(x, np.float32), axis, 0)
+        parts = [
+            plain_loop(part, parameters.members[i])
+            for part, i in zip(slices, parameters.index, strict=True)
+        ]
+        return tuple(np.moveaxis(np.stack(whole), 0, axis) for whole in zip(*parts, strict=True))
     v = np.asarray(x, np.float32).copy()
     y = np.zeros_like(v)
     spikes = []
@@ -26,7 +37,7 @@ def plain_loop(x, parameters):
             y = y + d * z
             v = v - h * z
             spikes.append(z)
-    y[np.isnan(x)] = np.nan
+    y = np.where(np.isnan(x), np.float32(np.nan), y)
     train = np.stack(spikes, axis=-1)
     return y, train, train.sum(axis=-1).astype(np.int32)
 

@@ -27,7 +27,7 @@ from fs_neurons.backend import compiled
 from fs_neurons.data.batches import Batches
 from fs_neurons.layers import FSActivation, record_spikes
 from fs_neurons.network import ConversionError, Rewriter, Site, checked_sites
-from fs_neurons.neuron import FSParameters
+from fs_neurons.neuron import NeuronParameters
 
 CAUSES = ("clipped", "resolution", "accumulated")
 
@@ -285,7 +285,7 @@ def _compiled_forward(model: keras.Model, twin: keras.Model, snn: keras.Model) -
         ann = model(inputs, training=False)
         _, original = _run(twin, inputs)
 
-        def keep(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
+        def keep(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]:
             y = neuron.response(x, parameters)
             return y, (x, y)
 
@@ -323,11 +323,12 @@ def _measure(probe: _Probe, x: Any, exact: Any, arrived: Any, output: Any) -> An
         return ops.mean(tensor, axis=1)
 
     site = probe.site
-    low, high = np.float32(site.parameters.domain)
+    gate_inputs = ops.cast(site.in_units(x), "float32")
+    low, high = site.parameters.limits(len(x.shape))
+    outside = flat(ops.logical_or(gate_inputs < low, gate_inputs >= high))
     own = ops.square(flat(site.call(x)) - flat(exact))
     accumulated = ops.square(flat(probe.function(site.out_of_units(arrived))) - flat(exact))
-    x, exact, output = flat(site.in_units(x)), flat(exact), flat(site.out_of_units(output))
-    outside = ops.cast(ops.logical_or(x < low, x >= high), "float32")
+    exact, output = flat(exact), flat(site.out_of_units(output))
     norms = ops.sqrt(mean(ops.square(exact)) * mean(ops.square(output)))
     cosine = ops.where(norms > 0, mean(exact * output) / ops.maximum(norms, 1e-30), 1.0)
     return ops.stack(

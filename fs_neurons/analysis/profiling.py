@@ -26,12 +26,12 @@ from tabulate import tabulate
 
 from fs_neurons import neuron
 from fs_neurons.analysis import connectivity
-from fs_neurons.backend import bincount, fuse
+from fs_neurons.backend import bincount
 from fs_neurons.backend.distribution import ONE, Distribution
 from fs_neurons.data.batches import Batch, Batches
 from fs_neurons.layers import record_spikes
 from fs_neurons.network import graph
-from fs_neurons.neuron import FSParameters
+from fs_neurons.neuron import FSParameters, NeuronParameters
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -137,7 +137,7 @@ class LayerProfile:
 
     name: str
     activation: str
-    parameters: FSParameters
+    parameters: NeuronParameters
     shape: tuple[int, ...]
     images: int
     total_spikes: int
@@ -601,13 +601,11 @@ class _Collector:
 
 def _measurement(snn: keras.Model, edges: np.ndarray) -> Callable[[Any, Any], list[tuple]]:
     def measure_all(inputs: Any, valid: Any) -> list[tuple]:
-        def measure(x: Any, parameters: FSParameters) -> tuple[Any, tuple]:
-            shape = ops.shape(x)
-            x = ops.reshape(ops.cast(x, "float32"), (shape[0], -1))
-            y, bins, *sums = _site_kernel(parameters, float(edges[0]), float(edges[-1]))(x, valid)
+        def measure(x: Any, parameters: NeuronParameters) -> tuple[Any, tuple]:
+            y, bins, *sums = _measure_site(ops.cast(x, "float32"), parameters, valid, edges)
             # Copies that fill up the last batch are in a bin of their own.
             histogram = bincount(ops.reshape(bins, (-1,)), BINS + 3)[:-1]
-            return ops.reshape(y, shape), (*sums, histogram)
+            return y, (*sums, histogram)
 
         with record_spikes(measure) as records:
             snn(inputs, training=False)
@@ -616,48 +614,51 @@ def _measurement(snn: keras.Model, edges: np.ndarray) -> Callable[[Any, Any], li
     return measure_all
 
 
-@functools.cache
-def _site_kernel(parameters: FSParameters, low: float, high: float) -> Callable[..., tuple]:
-    return fuse(
-        functools.partial(_measure_site, parameters=parameters, low=low, high=high), ranks=(2, 1)
+def _measure_site(x: Any, parameters: NeuronParameters, valid: Any, edges: np.ndarray) -> tuple:
+    """Gate inputs (images, ...) -> outputs, bins of the histogram, the rest of `_Measured`."""
+    # (2, channels), or (2, 1) where all channels have the same domain.
+    domain = np.stack([np.reshape(end, -1) for end in parameters.limits(len(x.shape))])
+    domain = ops.convert_to_tensor(domain)
+    span = np.float32([edges[0], BINS / (edges[-1] - edges[0])])
+    return neuron.run_fused(
+        _site_measures, x, parameters, valid, domain, ops.convert_to_tensor(span), per_image=True
     )
 
 
-def _measure_site(x: Any, valid: Any, parameters: FSParameters, low: float, high: float) -> tuple:
-    """Gate inputs (images, neurons) -> outputs, bins of the histogram, the rest of `_Measured`."""
-    y, count = neuron.response_and_count(x, parameters)
-    valid = ops.expand_dims(valid, 1)
-    spikes = ops.sum(count * ops.cast(valid, "int32"), axis=0)
-    domain_low, domain_high = np.float32(parameters.domain)
+def _site_measures(
+    form: neuron.Form, x: Any, rows: neuron.Rows, valid: Any, domain: Any, span: Any
+) -> tuple:
+    """What `_measure_site` gives, of gate inputs (images, before, channels, behind)."""
+    y, count = form.response(x, rows), form.count(x, rows)
+    valid = valid[:, None, None, None]
+    low, high = domain[0][:, None], domain[1][:, None]
 
     def how_many(condition: Any) -> Any:
-        return ops.sum(ops.cast(condition, "int32"), axis=1)
+        return ops.sum(ops.cast(condition, "int32"), axis=(1, 2, 3))
 
-    top, _ = neuron.response_and_count(ops.convert_to_tensor(domain_high), parameters)
-    mean = ops.mean(x, axis=1, keepdims=True)
-    variance = ops.mean(ops.square(x - mean), axis=1)
-    scaled = (x - np.float32(low)) * np.float32(BINS / (high - low))
-    bins = ops.cast(ops.clip(ops.floor(scaled), -1, BINS), "int32") + 1
-    bins = ops.where(valid > 0, bins, BINS + 2)
+    # Without an upper end nothing saturates.
+    top = ops.where(ops.isinf(high), np.float32(np.inf), form.response(high, rows))
+    mean = ops.mean(x, axis=(1, 2, 3), keepdims=True)
+    bins = ops.cast(ops.clip(ops.floor((x - span[0]) * span[1]), -1, BINS), "int32") + 1
     return (
         y,
-        bins,
-        spikes,
+        ops.where(valid > 0, bins, BINS + 2),
+        ops.reshape(ops.sum(count * ops.cast(valid, "int32"), axis=0), (-1,)),
         how_many(ops.equal(count, 0)),
-        how_many(x < domain_low),
-        how_many(x >= domain_high),
-        how_many(y >= top) if np.isfinite(domain_high) else ops.zeros(x.shape[0], "int32"),
-        ops.squeeze(mean, 1),
-        variance,
-        ops.min(x, axis=1),
-        ops.max(x, axis=1),
+        how_many(x < low),
+        how_many(x >= high),
+        how_many(y >= top),
+        ops.reshape(mean, (-1,)),
+        ops.mean(ops.square(x - mean), axis=(1, 2, 3)),
+        ops.min(x, axis=(1, 2, 3)),
+        ops.max(x, axis=(1, 2, 3)),
     )
 
 
-def _edges(chosen: tuple[float, float] | None, sets: Sequence[FSParameters]) -> np.ndarray:
+def _edges(chosen: tuple[float, float] | None, sets: Sequence[NeuronParameters]) -> np.ndarray:
     if chosen is None:
-        ends = [abs(end) for parameters in sets for end in parameters.domain if np.isfinite(end)]
-        widest = max(ends, default=16.0)
+        ends = np.concatenate([np.ravel(parameters.domain) for parameters in sets])
+        widest = float(np.abs(ends[np.isfinite(ends)]).max(initial=0)) or 16.0
         chosen = (-widest, widest)
     low, high = chosen
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
@@ -669,7 +670,7 @@ def _warn_of_outside(layers: Sequence[LayerProfile]) -> None:
     outside = [layer for layer in layers if layer.outside_share > WARN_OUTSIDE]
     if outside:
         listed = ", ".join(
-            f"{layer.name!r} {100 * layer.outside_share:.1f} % outside {layer.parameters.domain}"
+            f"{layer.name!r} {100 * layer.outside_share:.1f} % outside {_domain_text(layer.parameters)}"
             for layer in outside[:5]
         )
         warnings.warn(
@@ -678,3 +679,10 @@ def _warn_of_outside(layers: Sequence[LayerProfile]) -> None:
             " a wider domain, such as relu=fs.relu_parameters(K, alpha) with a larger alpha",
             stacklevel=3,
         )
+
+
+def _domain_text(parameters: NeuronParameters) -> str:
+    if isinstance(parameters, FSParameters):
+        return str(parameters.domain)
+    low, high = parameters.domain
+    return f"domains of {parameters.channels} channels, the widest ({low.min():g}, {high.max():g})"

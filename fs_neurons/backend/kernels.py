@@ -16,12 +16,14 @@ from typing import Any
 import keras
 
 
-def fuse(function: Callable[..., Any], ranks: Sequence[int] = (1,)) -> Callable[..., Any]:
+def fuse(
+    function: Callable[..., Any], shapes: Sequence[Sequence[int | None]]
+) -> Callable[..., Any]:
     """Compiles `function` into one kernel per concrete shape.
 
     Args:
         function: takes float32 tensors, returns a tensor or a tuple of tensors.
-        ranks: rank of each argument. The function is traced once, for any length of its axes.
+        shapes: of each argument. The function is traced once, for any length of axes that are None.
 
     Returns:
         A function of the same arguments; it does not carry gradients.
@@ -31,7 +33,7 @@ def fuse(function: Callable[..., Any], ranks: Sequence[int] = (1,)) -> Callable[
         import tensorflow as tf
 
         function = _without_code(function)
-        signature = [tf.TensorSpec([None] * rank, tf.float32) for rank in ranks]
+        signature = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
         fused = tf.function(function, input_signature=signature, jit_compile=True, autograph=False)
         return lambda *args: function(*args) if _traced_for_onnx() else fused(*args)
     if backend == "jax":

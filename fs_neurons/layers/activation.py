@@ -21,8 +21,8 @@ from keras import ops
 
 from fs_neurons import neuron
 from fs_neurons.layers.recording import SiteRecord, records_now
-from fs_neurons.neuron import FSParameters, relu_parameters
-from fs_neurons.neuron.sets import as_parameters, from_dict, to_dict
+from fs_neurons.neuron import ChannelParameters, FSParameters, NeuronParameters, relu_parameters
+from fs_neurons.neuron.sets import as_parameters, from_config, to_config
 
 _register = keras.saving.register_keras_serializable(package="fs_neurons")
 
@@ -31,23 +31,24 @@ _register = keras.saving.register_keras_serializable(package="fs_neurons")
 class FSActivation(keras.layers.Layer):
     """A layer of FS-neurons: y = sum of d(t) z(t), equations (1)-(3).
 
-    With `per_channel`, the neurons of channel c have T, h and d multiplied by scale[c], a trainable weight
-    of the layer that is 1 at first: y = scale R(x / scale), where R is the response for `parameters`.
+    With `ChannelParameters`, each channel has a set of its own. With `per_channel`, the neurons of channel c
+    have T, h and d multiplied by scale[c], a trainable weight of the layer that is 1 at first:
+    y = scale R(x / scale), where R is the response for `parameters`. The two may be combined.
 
     Args:
-        parameters: FSParameters, or the name or path of a set that `parameters.load` reads.
+        parameters: FSParameters, ChannelParameters, or the name or path of a set that `sets.load` reads.
         activation: name of the activation function that the layer stands for, for reports.
         per_channel: whether each channel has a scale of its own.
-        axis: of the channels.
+        axis: of the channels of the scale; `ChannelParameters` have their own, which is then the same.
 
     Raises:
-        ValueError, TypeError, FileNotFoundError: `parameters` is not a valid set, or `per_channel` and
-            the number of channels is unknown.
+        ValueError, TypeError, FileNotFoundError: `parameters` is not a valid set, or for another number
+            of channels than the input has; `per_channel`, and the number of channels is unknown.
     """
 
     def __init__(
         self,
-        parameters: FSParameters | str | Mapping[str, Any],
+        parameters: NeuronParameters | str | Mapping[str, Any],
         activation: str | None = None,
         per_channel: bool = False,
         axis: int = -1,
@@ -55,15 +56,26 @@ class FSActivation(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         if isinstance(parameters, Mapping):  # from a saved model
-            parameters = from_dict(parameters)
-        self.parameters = as_parameters(parameters)
+            parameters = from_config(parameters)
+        if not isinstance(parameters, ChannelParameters):
+            parameters = as_parameters(parameters)
+        self.parameters = parameters
         self.activation_name = activation
         self.supports_masking = True
-        self.per_channel, self.axis = per_channel, axis
-        self.scale = None
-        self.built = not per_channel
+        self.per_channel = per_channel
+        self.axis = parameters.axis if isinstance(parameters, ChannelParameters) else axis
+        self.scale: Any = None
+        self.built = isinstance(parameters, FSParameters) and not per_channel
 
     def build(self, input_shape: tuple) -> None:
+        if isinstance(self.parameters, ChannelParameters):
+            expected = self.parameters.channels
+            rank = len(input_shape)
+            if not -rank < self.axis < rank or input_shape[self.axis] not in (None, expected):
+                raise ValueError(
+                    f"layer {self.name!r} has parameters for {expected} channels on axis {self.axis}; its"
+                    f" input has the shape {tuple(input_shape)}"
+                )
         if self.per_channel:
             channels = input_shape[self.axis]
             if channels is None:
@@ -108,7 +120,7 @@ class FSActivation(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "parameters": to_dict(self.parameters),
+            "parameters": to_config(self.parameters),
             "activation": self.activation_name,
             "per_channel": self.per_channel,
             "axis": self.axis,
@@ -126,7 +138,12 @@ class FSSwish(FSActivation):
         parameters: as for FSActivation.
     """
 
-    def __init__(self, parameters="swish_k16_paper", activation: str = "silu", **kwargs: Any):
+    def __init__(
+        self,
+        parameters: NeuronParameters | str | Mapping[str, Any] = "swish_k16_paper",
+        activation: str = "silu",
+        **kwargs: Any,
+    ):
         super().__init__(parameters, activation, **kwargs)
 
 
@@ -138,7 +155,12 @@ class FSSigmoid(FSActivation):
         parameters: as for FSActivation.
     """
 
-    def __init__(self, parameters="sigmoid_k12_paper", activation: str = "sigmoid", **kwargs: Any):
+    def __init__(
+        self,
+        parameters: NeuronParameters | str | Mapping[str, Any] = "sigmoid_k12_paper",
+        activation: str = "sigmoid",
+        **kwargs: Any,
+    ):
         super().__init__(parameters, activation, **kwargs)
 
 
@@ -172,15 +194,19 @@ class FSReLU(FSActivation):
         return {**config, "K": p.K, "alpha": p.alpha, "rounding": p.rounding}
 
 
-def fs_layer(parameters: FSParameters, activation: str, **kwargs: Any) -> FSActivation:
-    """The layer for a parameter set: FSReLU for binary-coded sets, FSSwish, FSSigmoid or FSActivation.
+def fs_layer(parameters: NeuronParameters, activation: str, **kwargs: Any) -> FSActivation:
+    """The layer for parameters: FSReLU for a binary-coded ReLU, FSSwish, FSSigmoid or FSActivation.
 
     Args:
-        parameters: T, h, d.
+        parameters: T, h, d; ChannelParameters for sets that differ between channels.
         activation: name of the activation function that the layer stands for.
         kwargs: per_channel and axis of FSActivation; name and dtype of a Keras layer.
     """
-    if parameters.alpha is not None:
+    if (
+        isinstance(parameters, FSParameters)
+        and parameters.alpha is not None
+        and _is_relu(activation)
+    ):
         return FSReLU(
             parameters.K,
             parameters.alpha,
@@ -190,3 +216,8 @@ def fs_layer(parameters: FSParameters, activation: str, **kwargs: Any) -> FSActi
         )
     layer = {"silu": FSSwish, "sigmoid": FSSigmoid}.get(activation, FSActivation)
     return layer(parameters, activation=activation, **kwargs)
+
+
+def _is_relu(activation: str) -> bool:
+    """Whether a name, with its options in brackets, is that of ReLU or of one that saturates."""
+    return activation.split("(")[0] in ("relu", "relu6")

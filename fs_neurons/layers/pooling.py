@@ -166,4 +166,4 @@ def _recoverable(parameters: FSParameters) -> bool:
 
 @functools.cache
 def _fused_maximum(parameters: FSParameters, windows: int) -> Callable[..., Any]:
-    return fuse(functools.partial(_maximum, parameters=parameters), ranks=(1,) * windows)
+    return fuse(functools.partial(_maximum, parameters=parameters), [(None,)] * windows)

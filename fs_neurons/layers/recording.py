@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from keras import ops
 
 from fs_neurons import neuron
-from fs_neurons.neuron import FSParameters
+from fs_neurons.neuron import NeuronParameters
 
 if TYPE_CHECKING:
     from fs_neurons.layers.activation import FSActivation
@@ -37,8 +37,9 @@ class SiteRecord:
     spikes: Any
 
 
-# Runs an FS-neuron and measures something: (gate inputs, parameters) -> (outputs, what was measured).
-Measure = Callable[[Any, FSParameters], tuple[Any, Any]]
+# Runs FS-neurons and measures something: (gate inputs, parameters) -> (outputs, what was measured). Gate inputs
+# have the layer's own shape, and are over the scale of their channel where it has one.
+Measure = Callable[[Any, NeuronParameters], tuple[Any, Any]]
 records_now: contextvars.ContextVar[tuple[list[SiteRecord], Measure] | None] = (
     contextvars.ContextVar("fs_neurons_records", default=None)
 )

@@ -10,7 +10,7 @@ grid, section 1.2.2. All arithmetic is float32.
 
 Binary-coded parameters (FS-ReLU) need no loop: their spikes are the binary digits of
 floor(x 2^K / alpha). Both forms give the same result, bit for bit. Nothing here is compiled; `kernels`
-does that.
+does that. T, h and d come as `Rows`: numbers, or arrays that differ between channels.
 
 Reference: Stöckl and Maass, "Optimized spiking neurons can classify images with high accuracy through
 temporal coding with two spikes", 2022.
@@ -18,13 +18,13 @@ temporal coding with two spikes", 2022.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
-from fs_neurons.neuron.parameters import ROUNDINGS, FSParameters
+from fs_neurons.neuron.parameters import FSParameters, NeuronParameters, Rows
 
 # A float32 has 24 significant bits: sums of d(t) are exact while alpha's bits and K fit into them.
 FLOAT32_BITS = 24
@@ -34,15 +34,20 @@ def float32(x: Any) -> Any:
     return ops.cast(ops.convert_to_tensor(x), "float32")
 
 
-def steps(v: Any, parameters: FSParameters) -> Iterator[tuple[Any, Any]]:
+def rows_for(x: Any, parameters: NeuronParameters) -> Rows:
+    """T, h and d as tensors that broadcast with gate inputs x."""
+    return Rows(*map(ops.convert_to_tensor, parameters.rows(len(x.shape))))
+
+
+def steps(v: Any, rows: Rows) -> Iterator[tuple[Any, Any]]:
     """Whether z(t) = 1, and potentials v(t), t = 1, ..., K: equations (1) and (2)."""
-    for T, h in zip(parameters.T, parameters.h, strict=True):
-        z = v >= T
+    for t in range(rows.K):
+        z = v >= rows.T[t]
         yield z, v
-        v = ops.where(z, v - h, v)  # v - h z, a tenth faster as a selection
+        v = ops.where(z, v - rows.h[t], v)  # v - h z, a tenth faster as a selection
 
 
-def spike_train(x: Any, parameters: FSParameters) -> Any:
+def spike_train(x: Any, parameters: NeuronParameters) -> Any:
     """Spikes z(t) in {0, 1}, equation (2).
 
     Args:
@@ -52,30 +57,31 @@ def spike_train(x: Any, parameters: FSParameters) -> Any:
     Returns:
         float32 tensor of shape (*x.shape, K).
     """
-    train = [z for z, _ in steps(float32(x), parameters)]
+    x = float32(x)
+    train = [z for z, _ in steps(x, rows_for(x, parameters))]
     return ops.cast(ops.stack(train, axis=-1), "float32")
 
 
-def loop_response(x: Any, parameters: FSParameters) -> Any:
+def loop_response(x: Any, rows: Rows) -> Any:
     y = ops.zeros_like(x)
-    for d, (z, _) in zip(parameters.d, steps(x, parameters), strict=True):
-        y = ops.where(z, y + d, y)
+    for t, (z, _) in enumerate(steps(x, rows)):
+        y = ops.where(z, y + rows.d[t], y)
     return nan_to_nan(x, y)
 
 
-def loop_count(x: Any, parameters: FSParameters) -> Any:
+def loop_count(x: Any, rows: Rows) -> Any:
     count = ops.zeros_like(x, dtype="int32")
-    for z, _ in steps(x, parameters):
+    for z, _ in steps(x, rows):
         count = count + ops.cast(z, "int32")
     return count
 
 
-def loop_derivative(x: Any, parameters: FSParameters) -> Any:
+def loop_derivative(x: Any, rows: Rows) -> Any:
     dv = ops.ones_like(x)
     dy = ops.zeros_like(x)
-    rows = zip(parameters.T, parameters.h, parameters.d, steps(x, parameters), strict=True)
-    for T, h, d, (_, v) in rows:
-        width = abs(h) or abs(d) or np.float32(1)
+    for t, (_, v) in enumerate(steps(x, rows)):
+        T, h, d = rows.T[t], rows.h[t], rows.d[t]
+        width = ops.where(h != 0, ops.abs(h), ops.where(d != 0, ops.abs(d), np.float32(1)))
         dz = ops.maximum(0.0, 1.0 - ops.abs(v - T) / width) / width * dv
         dy = dy + d * dz
         dv = dv - h * dz
@@ -99,11 +105,12 @@ def has_closed_form(parameters: FSParameters) -> bool:
     return significant + parameters.K + half_steps <= FLOAT32_BITS
 
 
-def binary_code(x: Any, parameters: FSParameters) -> Any:
+def binary_code(x: Any, rows: Rows) -> Any:
     """floor(x 2^K / alpha), or its nearest integer, within 0, ..., 2^K - 1: its digits are the spikes."""
-    step = parameters.h[-1]
-    ahead = np.float32(ROUNDINGS[parameters.rounding or "down"])
-    top = np.float32(2**parameters.K - 1)
+    step = rows.h[-1]
+    # Thresholds are those of "down", or half a step lower; half a step is exact, and so is this.
+    ahead = (step - rows.T[-1]) / step
+    top = np.float32(2**rows.K - 1)
     code = ops.clip(x * (np.float32(1) / step) + ahead, np.float32(-1), top + np.float32(1))
     code = ops.floor(code)
     # The product above is rounded; (half) multiples of the step are exact, so comparing with them is too.
@@ -115,13 +122,13 @@ def binary_code(x: Any, parameters: FSParameters) -> Any:
     return ops.where(ops.isnan(x), np.float32(0), ops.clip(code, np.float32(0), top))
 
 
-def closed_response(x: Any, parameters: FSParameters) -> Any:
-    return nan_to_nan(x, binary_code(x, parameters) * parameters.h[-1])
+def closed_response(x: Any, rows: Rows) -> Any:
+    return nan_to_nan(x, binary_code(x, rows) * rows.h[-1])
 
 
-def closed_count(x: Any, parameters: FSParameters) -> Any:
+def closed_count(x: Any, rows: Rows) -> Any:
     """Population count of the binary code: pairs, nibbles and bytes are summed in parallel."""
-    n = ops.cast(binary_code(x, parameters), "int32")
+    n = ops.cast(binary_code(x, rows), "int32")
     shift, mask = ops.right_shift, ops.bitwise_and
     n = n - mask(shift(n, 1), 0x55555555)
     n = mask(n, 0x33333333) + mask(shift(n, 2), 0x33333333)
@@ -129,8 +136,25 @@ def closed_count(x: Any, parameters: FSParameters) -> Any:
     return shift(n * 0x01010101, 24)
 
 
-def response_and_count(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
-    """Response and number of spikes of every neuron; not fused, to be a part of a larger kernel.
+class Form(NamedTuple):
+    """How response and number of spikes are computed, as functions of gate inputs and `Rows`."""
+
+    response: Callable[[Any, Rows], Any]
+    count: Callable[[Any, Rows], Any]
+
+
+LOOP = Form(loop_response, loop_count)
+CLOSED = Form(closed_response, closed_count)
+
+
+def fastest_form(parameters: NeuronParameters) -> Form:
+    """The closed form where every set has one, else the loop."""
+    sets = (parameters,) if isinstance(parameters, FSParameters) else parameters.used
+    return CLOSED if all(map(has_closed_form, sets)) else LOOP
+
+
+def response_and_count(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]:
+    """Response and number of spikes of every neuron; not fused.
 
     Args:
         x: float32 tensor of gate inputs, any shape.
@@ -139,6 +163,5 @@ def response_and_count(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
     Returns:
         float32 and int32 tensors of the same shape.
     """
-    if has_closed_form(parameters):
-        return closed_response(x, parameters), closed_count(x, parameters)
-    return loop_response(x, parameters), loop_count(x, parameters)
+    form, rows = fastest_form(parameters), rows_for(x, parameters)
+    return form.response(x, rows), form.count(x, rows)

@@ -1,12 +1,15 @@
-"""What networks run: the equations compiled into one kernel per parameter set, with a surrogate gradient.
+"""What networks run: the equations compiled into kernels, with a surrogate gradient.
 
 y = response(x, parameters)        # sum of d(t) z(t), equation (3)
 n = spike_count(x, parameters)     # spikes per neuron
+
+T, h and d are arguments of the kernels, one row per step and one column per channel: all sets of equal K share
+a kernel, so that compiled code does not grow with the number of sets. Kernels take the gate inputs as
+(images, before, channels, behind), axes that are not needed having length 1.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -16,46 +19,45 @@ import numpy as np
 from keras import ops
 
 from fs_neurons.backend import fuse
-from fs_neurons.neuron.equations import (
-    closed_count,
-    closed_response,
-    float32,
-    has_closed_form,
-    loop_count,
-    loop_derivative,
-    loop_response,
-    response_and_count,
-)
-from fs_neurons.neuron.parameters import FSParameters
+from fs_neurons.neuron.equations import Form, fastest_form, float32, loop_derivative
+from fs_neurons.neuron.parameters import ChannelParameters, NeuronParameters, Rows
+
+# One for each function, form and K in use.
+MOST_KERNELS = 64
 
 
-def response(x: Any, parameters: FSParameters, scale: Any = None, axis: int = -1) -> Any:
+def response(
+    x: Any, parameters: NeuronParameters, scale: Any = None, axis: int | None = None
+) -> Any:
     """Output of FS-neurons, equation (3): the sum of d(t) z(t).
 
     Differentiable with a surrogate: see `surrogate_derivative`.
 
     Args:
         x: gate inputs, any shape; cast to float32.
-        parameters: T, h, d.
+        parameters: T, h, d; of `ChannelParameters`, those of each channel.
         scale: float32 tensor (channels,): T, h and d of channel c are multiplied by scale[c], which
             gives scale R(x / scale), where R is the response without it.
-        axis: of the channels.
+        axis: of the channels of `scale`; that of the parameters, or the last, where missing.
 
     Returns:
         float32 tensor of the same shape. NaN gives NaN.
+
+    Raises:
+        ValueError: x has another number of channels than `parameters`, or `scale` another axis.
     """
     x = float32(x)
     if scale is None:
-        return _differentiable(parameters)(x)
-    shape = ops.shape(x)
-    behind = math.prod(shape[axis % len(shape) + 1 :])
-    rows = ops.reshape(x, (-1, scale.shape[0], behind))
+        y = run_fused(_response, ops.stop_gradient(x), parameters)
+        return _with_surrogate(x, y, parameters)
+    axis = _scale_axis(parameters, axis, len(x.shape))
     scale = ops.reshape(scale, (-1,))  # a custom gradient takes tensors, not the variable itself
-    y = _differentiable_scaled(parameters)(rows, scale)
-    return ops.reshape(y, shape)
+    given = ops.stop_gradient(x), ops.stop_gradient(scale)
+    y = run_fused(_scaled_response, given[0], parameters, given[1], axis=axis)
+    return _with_scaled_surrogate(x, scale, y, parameters, axis)
 
 
-def spike_count(x: Any, parameters: FSParameters) -> Any:
+def spike_count(x: Any, parameters: NeuronParameters) -> Any:
     """Number of spikes per neuron, 0, ..., K.
 
     Args:
@@ -64,28 +66,34 @@ def spike_count(x: Any, parameters: FSParameters) -> Any:
 
     Returns:
         int32 tensor of the same shape.
+
+    Raises:
+        ValueError: x has another number of channels than `parameters`.
     """
-    x = float32(x)
-    return ops.reshape(_fused_count(parameters)(ops.reshape(x, (-1,))), ops.shape(x))
+    return run_fused(_count, float32(x), parameters)
 
 
-def response_and_spikes(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
+def response_and_spikes(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]:
     """Response of every neuron and spikes per image, in one pass.
+
+    The response is differentiable as that of `response`.
 
     Args:
         x: gate inputs (images, ...); cast to float32.
         parameters: T, h, d.
 
     Returns:
-        float32 tensor of the same shape and int32 tensor (images,). Carries no gradient.
+        float32 tensor of the same shape and int32 tensor (images,).
+
+    Raises:
+        ValueError: x has another number of channels than `parameters`.
     """
     x = float32(x)
-    shape = ops.shape(x)
-    y, spikes = _fused_both(parameters)(ops.reshape(x, (shape[0], -1)))
-    return ops.reshape(y, shape), spikes
+    y, spikes = run_fused(_response_and_spikes, ops.stop_gradient(x), parameters, per_image=True)
+    return _with_surrogate(x, y, parameters), spikes
 
 
-def response_and_soft_spikes(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
+def response_and_soft_spikes(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]:
     """The response, and how many spikes all neurons fire, with the gradient of the surrogate.
 
     The number of spikes is the response of neurons whose every spike counts 1.
@@ -96,12 +104,18 @@ def response_and_soft_spikes(x: Any, parameters: FSParameters) -> tuple[Any, Any
 
     Returns:
         float32 tensors, of the same shape and (2,): spikes and neurons.
+
+    Raises:
+        ValueError: x has another number of channels than `parameters`.
     """
-    z = response(x, dataclasses.replace(parameters, d=np.ones(parameters.K)))
-    return response(x, parameters), ops.stack([ops.sum(z), ops.sum(ops.ones_like(z))])
+    x = float32(x)
+    y, count = run_fused(_response_and_count, ops.stop_gradient(x), parameters)
+    y = _with_surrogate(x, y, parameters)
+    z = _with_surrogate(x, count, parameters, _soft_count_derivative)
+    return y, ops.stack([ops.sum(z), ops.sum(ops.ones_like(z))])
 
 
-def surrogate_derivative(x: Any, parameters: FSParameters) -> Any:
+def surrogate_derivative(x: Any, parameters: NeuronParameters) -> Any:
     """Derivative of the response with a triangle in place of the derivative of Theta.
 
     dz(t)/dv(t) = max(0, 1 - |v(t) - T(t)| / w(t)) / w(t) with width w(t) = |h(t)| (|d(t)| where h(t)
@@ -113,102 +127,172 @@ def surrogate_derivative(x: Any, parameters: FSParameters) -> Any:
 
     Returns:
         float32 tensor of the same shape.
+
+    Raises:
+        ValueError: x has another number of channels than `parameters`.
     """
-    x = float32(x)
-    return ops.reshape(_fused_derivative(parameters)(ops.reshape(x, (-1,))), ops.shape(x))
+    return run_fused(_derivative, float32(x), parameters)
 
 
 # --- what is compiled -----------------------------------------------------------------------------
 
 
-def _response_and_row_sums(x: Any, parameters: FSParameters) -> tuple[Any, Any]:
-    y, count = response_and_count(x, parameters)
-    return y, ops.sum(count, axis=1)
+def run_fused(
+    function: Callable[..., Any],
+    x: Any,
+    parameters: NeuronParameters,
+    *others: Any,
+    axis: int | None = None,
+    per_image: bool = False,
+) -> Any:
+    """Runs `function(form, x, rows, *others)` as one compiled kernel, made once per form and K.
+
+    Args:
+        function: of a `Form`, gate inputs (images, before, channels, behind), their `Rows` and `others`;
+            a function of a module, as kernels are kept by its identity.
+        x: float32 gate inputs, any shape.
+        parameters: T, h, d.
+        others: float32 tensors.
+        axis: of the channels, where `parameters` are the same for all but `others` are not.
+        per_image: whether the first axis of x is that of the images; else all of them are one.
+
+    Returns:
+        What `function` gives; tensors of rank 4 get the shape of x.
+
+    Raises:
+        ValueError: x has another number of channels than `parameters`.
+    """
+    shape = ops.shape(x)
+    kernel = _kernel(
+        function, fastest_form(parameters), parameters.K, tuple(len(o.shape) for o in others)
+    )
+    if isinstance(parameters, ChannelParameters):
+        axis = parameters.axis
+        _check_channels(x.shape, parameters)
+    # (K, channels), or (K, 1) where all channels have the same set.
+    rows = (
+        ops.convert_to_tensor(np.reshape(values, (parameters.K, -1)))
+        for values in (parameters.T, parameters.h, parameters.d)
+    )
+    results = kernel(ops.reshape(x, _blocks(shape, axis, per_image)), *rows, *others)
+    if isinstance(results, tuple):
+        return tuple(ops.reshape(r, shape) if len(r.shape) == 4 else r for r in results)
+    return ops.reshape(results, shape)
 
 
-def _rule(parameters: FSParameters) -> Callable:
-    """The response, as a function of gate inputs, in its fastest form."""
-    rule = closed_response if has_closed_form(parameters) else loop_response
-    return functools.partial(rule, parameters=parameters)
+@functools.lru_cache(maxsize=MOST_KERNELS)
+def _kernel(function: Callable[..., Any], form: Form, K: int, ranks: tuple[int, ...]) -> Callable:
+    def on_rows(x: Any, T: Any, h: Any, d: Any, *others: Any) -> Any:
+        return function(form, x, Rows(T[:, :, None], h[:, :, None], d[:, :, None]), *others)
+
+    return fuse(on_rows, [(None,) * 4, *[(K, None)] * 3, *((None,) * rank for rank in ranks)])
 
 
-def _scaled_response(x: Any, scale: Any, parameters: FSParameters) -> Any:
+def _blocks(shape: Any, axis: int | None, per_image: bool) -> tuple:
+    """(images, before, channels, behind) of gate inputs."""
+    first = int(per_image)
+    if axis is None:
+        return math.prod(shape[:first]), 1, 1, math.prod(shape[first:])
+    axis %= len(shape)
+    if axis < first:
+        raise ValueError(f"axis {axis} of gate inputs of shape {shape} is that of the images")
+    before, behind = shape[first:axis], shape[axis + 1 :]
+    return math.prod(shape[:first]), math.prod(before), shape[axis], math.prod(behind)
+
+
+def _check_channels(shape: Any, parameters: ChannelParameters) -> None:
+    rank = len(shape)
+    channels = shape[parameters.axis] if -rank <= parameters.axis < rank else "missing"
+    if channels not in (None, parameters.channels):
+        raise ValueError(
+            f"FS parameters {parameters.name!r} are for {parameters.channels} channels on axis"
+            f" {parameters.axis}; the shape of the gate inputs is {tuple(shape)}"
+        )
+
+
+def _scale_axis(parameters: NeuronParameters, axis: int | None, rank: int) -> int:
+    if not isinstance(parameters, ChannelParameters):
+        return -1 if axis is None else axis
+    if axis is not None and axis % rank != parameters.axis % rank:
+        raise ValueError(
+            f"scale is for axis {axis}, but FS parameters {parameters.name!r} for axis"
+            f" {parameters.axis}: give both for the same axis"
+        )
+    return parameters.axis
+
+
+def _response(form: Form, x: Any, rows: Rows) -> Any:
+    return form.response(x, rows)
+
+
+def _count(form: Form, x: Any, rows: Rows) -> Any:
+    return form.count(x, rows)
+
+
+def _response_and_count(form: Form, x: Any, rows: Rows) -> tuple[Any, Any]:
+    return form.response(x, rows), ops.cast(form.count(x, rows), "float32")
+
+
+def _response_and_spikes(form: Form, x: Any, rows: Rows) -> tuple[Any, Any]:
+    return form.response(x, rows), ops.sum(form.count(x, rows), axis=(1, 2, 3))
+
+
+def _derivative(form: Form, x: Any, rows: Rows) -> Any:
+    return loop_derivative(x, rows)
+
+
+def _soft_count_derivative(form: Form, x: Any, rows: Rows) -> Any:
+    """Of the number of spikes: the response where every d(t) is 1."""
+    return loop_derivative(x, rows._replace(d=ops.ones_like(rows.d)))
+
+
+def _scaled_response(form: Form, x: Any, rows: Rows, scale: Any) -> Any:
     scale = scale[:, None]
-    return _rule(parameters)(x / scale) * scale
+    return form.response(x / scale, rows) * scale
 
 
 def _scaled_derivatives(
-    x: Any, scale: Any, upstream: Any, parameters: FSParameters
+    form: Form, x: Any, rows: Rows, upstream: Any, scale: Any
 ) -> tuple[Any, Any]:
     """Of y = scale R(x / scale) with respect to x and, by the product rule, to scale."""
+    upstream = ops.reshape(upstream, ops.shape(x))
     x = x / scale[:, None]
-    dx = upstream * loop_derivative(x, parameters)
-    return dx, ops.sum(upstream * _rule(parameters)(x) - dx * x, axis=(0, 2))
+    dx = upstream * loop_derivative(x, rows)
+    return dx, ops.sum(upstream * form.response(x, rows) - dx * x, axis=(0, 1, 3))
 
 
-def _cached_per_parameters(build: Callable[[FSParameters], Callable]) -> Callable:
-    # Sites with the same parameters share a kernel.
-    return functools.lru_cache(maxsize=None)(build)
+# --- gradients ------------------------------------------------------------------------------------
 
 
-@_cached_per_parameters
-def _fused_response(parameters: FSParameters) -> Callable:
-    return fuse(_rule(parameters))
+def _with_surrogate(
+    x: Any, y: Any, parameters: NeuronParameters, derivative: Callable[..., Any] = _derivative
+) -> Any:
+    """y, which was computed from x without gradient, with the gradient of the surrogate."""
 
-
-@_cached_per_parameters
-def _fused_scaled_response(parameters: FSParameters) -> Callable:
-    return fuse(functools.partial(_scaled_response, parameters=parameters), ranks=(3, 1))
-
-
-@_cached_per_parameters
-def _fused_scaled_derivatives(parameters: FSParameters) -> Callable:
-    return fuse(functools.partial(_scaled_derivatives, parameters=parameters), ranks=(3, 1, 3))
-
-
-@_cached_per_parameters
-def _fused_count(parameters: FSParameters) -> Callable:
-    rule = closed_count if has_closed_form(parameters) else loop_count
-    return fuse(functools.partial(rule, parameters=parameters))
-
-
-@_cached_per_parameters
-def _fused_both(parameters: FSParameters) -> Callable:
-    return fuse(functools.partial(_response_and_row_sums, parameters=parameters), ranks=(2,))
-
-
-@_cached_per_parameters
-def _fused_derivative(parameters: FSParameters) -> Callable:
-    return fuse(functools.partial(loop_derivative, parameters=parameters))
-
-
-@_cached_per_parameters
-def _differentiable(parameters: FSParameters) -> Callable:
     @ops.custom_gradient
-    def forward(x):
-        y = ops.reshape(_fused_response(parameters)(ops.reshape(x, (-1,))), ops.shape(x))
-
-        def backward(*args, upstream=None):
+    def attached(x: Any, y: Any) -> tuple[Any, Callable]:
+        def backward(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
             if upstream is None:
                 (upstream,) = args
-            return upstream * surrogate_derivative(x, parameters)
+            return upstream * run_fused(derivative, x, parameters), ops.zeros_like(upstream)
 
         return y, backward
 
-    return forward
+    return attached(x, y)
 
 
-@_cached_per_parameters
-def _differentiable_scaled(parameters: FSParameters) -> Callable:
+def _with_scaled_surrogate(
+    x: Any, scale: Any, y: Any, parameters: NeuronParameters, axis: int
+) -> Any:
     @ops.custom_gradient
-    def forward(x, scale):
-        y = _fused_scaled_response(parameters)(x, scale)
-
-        def backward(*args, upstream=None):
+    def attached(x: Any, scale: Any, y: Any) -> tuple[Any, Callable]:
+        def backward(*args: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
             if upstream is None:
                 (upstream,) = args
-            return _fused_scaled_derivatives(parameters)(x, scale, upstream)
+            flat = ops.reshape(upstream, (-1,))
+            dx, dscale = run_fused(_scaled_derivatives, x, parameters, flat, scale, axis=axis)
+            return dx, dscale, ops.zeros_like(upstream)
 
         return y, backward
 
-    return forward
+    return attached(x, scale, y)

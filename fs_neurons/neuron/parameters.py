@@ -2,6 +2,7 @@
 
     parameters = relu_parameters(K=10, alpha=25)
     mine = FSParameters(T=[...], h=[...], d=[...], name="mine", domain=(-8, 12))
+    mixed = ChannelParameters((mine, wider), index=[0, 0, 1, 0])     # a set for each of four channels
 
 Reference: Stöckl and Maass, "Optimized spiking neurons can classify images with high accuracy through
 temporal coding with two spikes", 2022.
@@ -11,13 +12,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 # How FS-ReLU turns a gate input into a multiple of its step, and by how many steps it looks ahead.
 ROUNDINGS = {"down": 0.0, "nearest": 0.5}
+
+
+class Rows(NamedTuple):
+    """T(t), h(t) and d(t), t = 1, ..., K, along the first axis; each row broadcasts with the gate inputs."""
+
+    T: Any
+    h: Any
+    d: Any
+
+    @property
+    def K(self) -> int:
+        """Number of time steps."""
+        return int(self.T.shape[0])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,6 +96,14 @@ class FSParameters:
         """Number of time steps."""
         return len(self.T)
 
+    def rows(self, rank: int) -> Rows:
+        """T, h and d for gate inputs of any rank."""
+        return Rows(self.T, self.h, self.d)
+
+    def limits(self, rank: int) -> tuple[Any, Any]:
+        """Both ends of the domain in float32, for gate inputs of any rank."""
+        return np.float32(self.domain[0]), np.float32(self.domain[1])
+
     @functools.cached_property
     def alpha(self) -> float | None:
         """Upper end of the range of an FS-ReLU (h = d = alpha 2^-t); None for other sets."""
@@ -115,6 +137,153 @@ class FSParameters:
 
     def __repr__(self) -> str:
         return f"FSParameters({self.name!r}, K={self.K}, domain={self.domain})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChannelParameters:
+    """Parameter sets that differ between channels: the neurons of channel c have members[index[c]].
+
+    Attributes:
+        members: the sets; all have the same K.
+        index: int array of shape (channels,): which of them a channel has. It is copied and can't be
+            changed afterwards.
+        axis: of the channels in the gate inputs.
+
+    Raises:
+        TypeError: a member is not an FSParameters.
+        ValueError: no members, members that differ in K, or an index that is not a list of their numbers.
+    """
+
+    members: tuple[FSParameters, ...]
+    index: np.ndarray
+    axis: int = -1
+
+    def __post_init__(self) -> None:
+        members = tuple(self.members)
+        for member in members:
+            if not isinstance(member, FSParameters):
+                raise TypeError(
+                    f"members of ChannelParameters must be FSParameters, got {type(member).__name__}"
+                )
+        steps = sorted({member.K for member in members})
+        if len(steps) != 1:
+            raise ValueError(
+                "ChannelParameters needs members, and all with the same number of time steps; K is"
+                f" {', '.join(map(str, steps)) or 'missing'}"
+            )
+        index = np.array(self.index)
+        if (
+            index.ndim != 1
+            or index.size == 0
+            or not np.issubdtype(index.dtype, np.integer)
+            or index.min() < 0
+            or index.max() >= len(members)
+        ):
+            raise ValueError(
+                f"index of ChannelParameters must list, for each channel, one of 0..{len(members) - 1},"
+                f" got {self.index!r}"
+            )
+        if isinstance(self.axis, bool) or not isinstance(self.axis, (int, np.integer)):
+            raise ValueError(f"axis of ChannelParameters must be an integer, got {self.axis!r}")
+        index = index.astype(np.int64)
+        index.flags.writeable = False
+        object.__setattr__(self, "members", members)
+        object.__setattr__(self, "index", index)
+        object.__setattr__(self, "axis", int(self.axis))
+
+    @property
+    def K(self) -> int:
+        """Number of time steps."""
+        return self.members[0].K
+
+    @property
+    def channels(self) -> int:
+        return len(self.index)
+
+    @functools.cached_property
+    def T(self) -> np.ndarray:
+        """Thresholds, (K, channels)."""
+        return self._per_channel([member.T for member in self.members])
+
+    @functools.cached_property
+    def h(self) -> np.ndarray:
+        """Resets, (K, channels)."""
+        return self._per_channel([member.h for member in self.members])
+
+    @functools.cached_property
+    def d(self) -> np.ndarray:
+        """Output weights, (K, channels)."""
+        return self._per_channel([member.d for member in self.members])
+
+    @functools.cached_property
+    def domain(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper ends, (channels,) each, of the intervals that the sets were made for."""
+        low, high = self._per_channel([member.domain for member in self.members])
+        return low, high
+
+    @property
+    def used(self) -> tuple[FSParameters, ...]:
+        """Members that some channel has."""
+        return tuple(self.members[i] for i in np.unique(self.index))
+
+    @property
+    def name(self) -> str:
+        """Of its set, or of the first and the last of several."""
+        names = [member.name for member in self.used]
+        return names[0] if len(names) == 1 else f"{names[0]} .. {names[-1]} ({len(names)} sets)"
+
+    def rows(self, rank: int) -> Rows:
+        """T, h and d in a shape that broadcasts with gate inputs of this rank.
+
+        Raises:
+            ValueError: gate inputs of this rank have no such axis.
+        """
+        return Rows(*(self._broadcast(values, rank) for values in (self.T, self.h, self.d)))
+
+    def limits(self, rank: int) -> tuple[Any, Any]:
+        """Both ends of the domains in float32, in a shape that broadcasts with gate inputs of this rank.
+
+        Raises:
+            ValueError: gate inputs of this rank have no such axis.
+        """
+        low, high = (self._broadcast(np.float32(end)[None], rank)[0] for end in self.domain)
+        return low, high
+
+    def _per_channel(self, values: Sequence[Any]) -> np.ndarray:
+        """One list of numbers per member -> (numbers, channels)."""
+        result = np.array(values)[self.index].T.copy()
+        result.flags.writeable = False
+        return result
+
+    def _broadcast(self, values: np.ndarray, rank: int) -> np.ndarray:
+        if not -rank <= self.axis < rank:
+            raise ValueError(
+                f"FS parameters {self.name!r} have their channels on axis {self.axis}, which gate inputs"
+                f" of rank {rank} don't have"
+            )
+        shape = [1] * rank
+        shape[self.axis] = self.channels
+        return values.reshape(len(values), *shape)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal T, h and d on the same axis, bit for bit: neurons that behave the same."""
+        if not isinstance(other, ChannelParameters):
+            return NotImplemented
+        return self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @functools.cached_property
+    def _key(self) -> tuple[Any, ...]:
+        return self.axis, self.K, self.T.tobytes(), self.h.tobytes(), self.d.tobytes()
+
+    def __repr__(self) -> str:
+        return f"ChannelParameters({self.name!r}, K={self.K}, channels={self.channels})"
+
+
+# What a layer of FS-neurons takes: one set, or one for each channel.
+NeuronParameters = FSParameters | ChannelParameters
 
 
 def relu_parameters(K: int = 10, alpha: float = 25.0, rounding: str = "down") -> FSParameters:

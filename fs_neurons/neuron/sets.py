@@ -19,7 +19,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from fs_neurons.files import params_dir, write_atomically
-from fs_neurons.neuron.parameters import FSParameters, relu_parameters
+from fs_neurons.neuron.parameters import (
+    ChannelParameters,
+    FSParameters,
+    NeuronParameters,
+    relu_parameters,
+)
 
 FORMAT = 1
 MAX_FILE_BYTES = 10_000_000
@@ -182,6 +187,35 @@ def save(parameters: FSParameters, path: str | os.PathLike, **extra: Any) -> Non
     with write_atomically(path) as file:
         json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
+
+
+def to_config(parameters: NeuronParameters) -> dict[str, Any]:
+    """Parameters of a layer as plain JSON values; `from_config` gives back the same T, h, d bit for bit."""
+    if isinstance(parameters, FSParameters):
+        return to_dict(parameters)
+    return {
+        "members": [to_dict(member) for member in parameters.members],
+        "index": parameters.index.tolist(),
+        "axis": parameters.axis,
+    }
+
+
+def from_config(content: Any) -> NeuronParameters:
+    """Parameters of a layer from what `to_config` gives.
+
+    Raises:
+        ValueError: no valid set, or no valid sets per channel; the message names the entry.
+    """
+    if not isinstance(content, Mapping) or "members" not in content:
+        return from_dict(content)
+    members = content["members"]
+    if not isinstance(members, (list, tuple)):
+        raise ValueError(f"members must be a list of parameter sets, got {members!r}")
+    return ChannelParameters(
+        tuple(from_dict(member) for member in members),
+        content.get("index", ()),
+        content.get("axis", -1),
+    )
 
 
 def to_dict(parameters: FSParameters) -> dict[str, Any]:

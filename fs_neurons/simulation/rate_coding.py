@@ -26,7 +26,7 @@ from fs_neurons.conversion import trace_sites
 from fs_neurons.layers import record_spikes
 from fs_neurons.layers.pooling import FSMaxPooling2D
 from fs_neurons.network import ConversionError
-from fs_neurons.neuron import FSParameters
+from fs_neurons.neuron import NeuronParameters
 
 
 class RateStep(NamedTuple):
@@ -54,7 +54,7 @@ def firing_thresholds(snn: keras.Model, images: Any, percentile: float = 99.9) -
     """
     _check(snn)
 
-    def activations(x: Any, _: FSParameters) -> tuple[Any, Any]:
+    def activations(x: Any, _: NeuronParameters) -> tuple[Any, Any]:
         y = ops.relu(x)
         return y, y
 
@@ -92,7 +92,7 @@ def simulate_rate(
         )
 
     def step(inputs: Any, potentials: list[Any]) -> tuple[Any, Any, list[Any]]:
-        def integrate_and_fire(x: Any, _: FSParameters) -> tuple[Any, Any]:
+        def integrate_and_fire(x: Any, _: NeuronParameters) -> tuple[Any, Any]:
             site = len(records)
             v = x if potentials is None else potentials[site] + x
             z = v >= thresholds[site]

@@ -327,7 +327,8 @@ def _fire(x: Any, layer: FSActivation, K: int) -> tuple[Any, Any]:
     """Spikes (K, images, ...) in {0, 1} of gate inputs (images, ...), and d(t) z(t); silent after its K."""
     p = layer.parameters
     z = ops.moveaxis(neuron.spike_train(layer.in_units(x), p), -1, 0)
-    d = layer.out_of_units(ops.reshape(p.d, (p.K,) + (1,) * len(x.shape)) * ops.ones_like(z[:1]))
+    # Currents of single spikes, in the units of the output: (K, images, ...).
+    d = ops.stack([layer.out_of_units(d * ops.ones_like(x)) for d in p.rows(len(x.shape)).d])
     silence = [(0, K - p.K)] + [(0, 0)] * len(x.shape)
     return ops.pad(z, silence), ops.cast(ops.pad(z * d, silence), x.dtype)
 

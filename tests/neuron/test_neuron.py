@@ -10,6 +10,7 @@ from keras import ops
 from fs_neurons import neuron
 from fs_neurons.neuron import FSParameters, relu_parameters, shift_relu
 from fs_neurons.neuron import sets as parameters
+from fs_neurons.neuron.equations import has_closed_form
 
 SWISH = parameters.load("swish_k16_paper")
 SIGMOID = parameters.load("sigmoid_k12_paper")
@@ -64,9 +65,9 @@ def test_relu_equals_the_plain_loop_bit_for_bit_in_closed_form_and_without(K, al
 
 def test_closed_form_serves_the_settings_of_the_paper():
     for K, alpha in ((10, 25), (10, 10), (6, 10), (10, 6)):
-        assert neuron._has_closed_form(relu_parameters(K, alpha))
-    assert not neuron._has_closed_form(relu_parameters(10, 3.7))
-    assert not neuron._has_closed_form(SWISH)
+        assert has_closed_form(relu_parameters(K, alpha))
+    assert not has_closed_form(relu_parameters(10, 3.7))
+    assert not has_closed_form(SWISH)
 
 
 @settings(max_examples=40, deadline=None)
@@ -84,8 +85,8 @@ def test_any_parameters_and_inputs_equal_the_plain_loop(rows, x):
     x = np.where(np.abs(x) < 1e-30, np.float32(0), x)
     p = FSParameters(T, h, d)
     y, _, count = plain_loop(x, p)
-    np.testing.assert_array_equal(ops.convert_to_numpy(neuron._loop_response(x, p)), y)
-    np.testing.assert_array_equal(ops.convert_to_numpy(neuron._loop_count(x, p)), count)
+    np.testing.assert_array_equal(ops.convert_to_numpy(neuron.response(x, p)), y)
+    np.testing.assert_array_equal(ops.convert_to_numpy(neuron.spike_count(x, p)), count)
 
 
 def test_relu_is_exact_on_its_grid_and_rounds_down_between():
