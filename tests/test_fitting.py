@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fs_neurons import _bptt, _search, fitting, neuron
-from fs_neurons._staircase import (
+from fs_neurons import neuron
+from fs_neurons.fitting import bptt, fit, fitter, measure, search
+from fs_neurons.fitting.staircase import (
     MAX_INTERVALS,
     enumerate_intervals,
     new_staircase,
     objective,
 )
-from fs_neurons.fitting import fit, measure
 from fs_neurons.neuron import FSParameters, relu_parameters
 from fs_neurons.neuron.sets import load
 
@@ -36,7 +36,7 @@ def emphasis(x):
 
 
 def problem_of(function=swish, domain=DOMAIN, weight=None, penalty=0.0, bits=None):
-    return fitting._problem(function, *domain, weight, penalty, PAPER_INPUTS, bits, guard=0.0)
+    return fitter._problem(function, *domain, weight, penalty, PAPER_INPUTS, bits, guard=0.0)
 
 
 def exactly(problem, T, h):
@@ -116,7 +116,7 @@ def test_d_is_the_least_squares_solution(Th):
 def test_gradient_agrees_with_finite_differences(K, seed):
     rng = np.random.default_rng(seed)
     problem = problem_of(weight=emphasis, penalty=0.05)
-    start = _search.coarse_to_fine(problem, K, rng)
+    start = search.coarse_to_fine(problem, K, rng)
     x = np.stack([start.T, start.h]) + 0.1 * rng.normal(size=(2, K))  # so that no two cuts coincide
     gradient = exactly(problem, *x)[-1]
     size = 1e-6
@@ -144,7 +144,7 @@ def test_published_swish_set_is_measured_as_published():
 def test_relu_is_measured_without_error_on_its_grid():
     x = np.arange(1024) * 25 / 1024
     relu = relu_parameters(K=10, alpha=25)
-    y, spikes = fitting._respond(x.astype(np.float32), relu)
+    y, spikes = fitter.respond(x.astype(np.float32), relu)
     assert np.array_equal(y, x)
     assert np.array_equal(spikes, np.asarray(neuron.spike_count(x, relu)))
 
@@ -152,7 +152,7 @@ def test_relu_is_measured_without_error_on_its_grid():
 def test_measuring_computes_what_the_neuron_does():
     x = np.linspace(-20, 20, 10_001).astype(np.float32)
     swish_set = load("swish_k16_paper")
-    y, spikes = fitting._respond(x, swish_set)
+    y, spikes = fitter.respond(x, swish_set)
     assert np.array_equal(y, np.asarray(neuron.response(x, swish_set)))
     assert np.array_equal(spikes, np.asarray(neuron.spike_count(x, swish_set)))
 
@@ -168,10 +168,10 @@ def test_a_staircase_with_too_many_intervals_costs_infinitely_much():
 
 def test_descent_never_makes_it_worse_and_improves_the_published_set():
     problem, paper = problem_of(), load("swish_k16_paper")
-    state = _search.new_state(paper.T, paper.h)
-    _search.evaluate(problem, state)
+    state = search.new_state(paper.T, paper.h)
+    search.evaluate(problem, state)
     before = state.loss[0]
-    _search.descend(problem, state, 3000, 0.01)
+    search.descend(problem, state, 3000, 0.01)
     assert state.loss[0] < 0.4 * before
     assert state.loss[0] == pytest.approx(exactly(problem, state.T, state.h)[0])
 
@@ -179,9 +179,9 @@ def test_descent_never_makes_it_worse_and_improves_the_published_set():
 @pytest.mark.parametrize("bits", [None, 5])
 def test_best_only_ever_improves(bits):
     problem = problem_of(bits=bits)
-    search = _search.search(problem, 8, [], 60_000, np.random.default_rng(0))
+    progress = search.search(problem, 8, [], 60_000, np.random.default_rng(0))
     # The search without grid, which comes first, reports values rounded to the grid.
-    losses = [float(state.loss[0]) for _, state in search]
+    losses = [float(state.loss[0]) for _, state in progress]
     final = losses[len(losses) // 2 :]
     assert all(later <= earlier for earlier, later in itertools.pairwise(final))
     assert losses[-1] < 0.5 * losses[0]
@@ -282,7 +282,7 @@ def test_the_time_budget_ends_the_search_with_the_best_so_far():
 
 
 def test_an_interrupt_keeps_the_best_so_far(monkeypatch):
-    real = _search.search
+    real = search.search
 
     def interrupted(*args):
         for i, step in enumerate(real(*args)):
@@ -290,7 +290,7 @@ def test_an_interrupt_keeps_the_best_so_far(monkeypatch):
             if i == 3:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(_search, "search", interrupted)
+    monkeypatch.setattr(search, "search", interrupted)
     assert fit("swish", 8, DOMAIN, **QUICK).errors["mse [-8, 12]"] < 1.0
 
 
@@ -340,16 +340,16 @@ def test_the_papers_method_reaches_its_order_of_error():
 
 def test_backward_pass_gives_the_gradient_of_d():
     problem, rng = problem_of(penalty=0.01), np.random.default_rng(0)
-    samples = _bptt._sample(problem)
+    samples = bptt._sample(problem)
     values = rng.normal(size=(3, 6, 2)).astype(np.float32)
-    run = _bptt._forward(samples.x, *values)
-    gradient = _bptt._backward(problem, samples, values, run, penalty=0.1)
+    run = bptt._forward(samples.x, *values)
+    gradient = bptt._backward(problem, samples, values, run, penalty=0.1)
     for t in range(6):
         moved = [values.copy(), values.copy()]
         moved[0][2, t] += 0.1
         moved[1][2, t] -= 0.1
         up, down = (
-            _bptt._objective(problem, samples, _bptt._forward(samples.x, *v)) for v in moved
+            bptt._objective(problem, samples, bptt._forward(samples.x, *v)) for v in moved
         )
         assert (up - down) / 0.2 == pytest.approx(gradient[2, t], rel=1e-2, abs=1e-3)
 

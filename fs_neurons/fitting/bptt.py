@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fs_neurons._search import State
-from fs_neurons._staircase import Problem, snap
+from fs_neurons.fitting.problem import Problem
+from fs_neurons.fitting.search import State
 
 RESTARTS, SAMPLES = 100, 512
 # Drawn anew at every step, as in the published program.

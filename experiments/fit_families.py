@@ -1,0 +1,164 @@
+"""Fits the families of scaled sets, params/families/*.json: see fs_neurons/families.py.
+
+    python -m experiments.fit_families                                 # all
+    python -m experiments.fit_families --families=silu_k16,silu_k8 --effort=200000
+
+A family is written after each of its members, and a member that is there with the same arguments is kept:
+a run that was killed goes on where it stopped. --refit makes all anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from fs_neurons import fitting
+from fs_neurons.families import BOUNDED, FOLDER, FORMAT
+from fs_neurons.files import params_dir, write_atomically
+from fs_neurons.neuron import FSParameters
+from fs_neurons.parameters import to_dict
+
+# Weight of gate inputs u: mostly a Gaussian, as they occur, and the rest spread over the domain.
+WEIGHT_DEVIATION, FLOOR = 2.5, 0.25
+SPIKES_UNDER = (-0.1, 4.0)  # mean, variance
+MEASURED_UNDER = ((0.0, 4.0), (0.0, 9.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What is fitted at all scales.
+
+    Attributes:
+        activation, K: as in the file's name.
+        scales: powers of two, ascending.
+        domain: of u.
+        spike_penalty: relative to `LEVEL` times the mean squared error that is expected.
+    """
+
+    activation: str
+    K: int
+    scales: tuple[float, ...]
+    domain: tuple[float, float]
+    spike_penalty: float
+
+
+_ALL = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+FAMILIES = {
+    f"{family.activation}_k{family.K}": family
+    for family in (
+        Family("silu", 16, _ALL, (-8.0, 12.0), 4e-4),
+        Family("silu", 12, _ALL, (-8.0, 12.0), 8e-4),
+        Family("silu", 8, _ALL, (-8.0, 12.0), 2e-3),
+        Family("gelu", 12, _ALL, (-8.0, 12.0), 8e-4),
+        Family("sigmoid", 12, (0.25, 0.5, 1.0), (-8.0, 8.0), 1e-5),
+        Family("sigmoid", 8, (0.25, 0.5, 1.0), (-8.0, 8.0), 5e-5),
+    )
+}
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("families", list(FAMILIES), "Which to fit.")
+flags.DEFINE_integer("effort", 1_000_000, "Evaluations per member.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "Seed of starts and moves.", lower_bound=0)
+flags.DEFINE_bool("refit", False, "Fit anew what is there already.")
+flags.DEFINE_string("output_dir", None, "Folder for the results; params when missing.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    if unknown := [name for name in FLAGS.families if name not in FAMILIES]:
+        raise app.UsageError(f"no family {unknown[0]!r}: give {', '.join(FAMILIES)}")
+    output = pathlib.Path(FLAGS.output_dir) if FLAGS.output_dir else params_dir()
+    for name in FLAGS.families:
+        fit_family(FAMILIES[name], output / FOLDER / f"{name}.json")
+
+
+def fit_family(family: Family, path: pathlib.Path) -> None:
+    """Fits all members, and writes the file after each."""
+    made = {
+        "command": f"python -m experiments.fit_families --families={path.stem}",
+        "effort": FLAGS.effort,
+        "seed": FLAGS.seed,
+    }
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "activation": family.activation,
+        "K": family.K,
+        "domain": list(family.domain),
+        "scales_output": family.activation not in BOUNDED,
+        "members": [],
+    }
+    before = {}
+    if path.is_file() and not FLAGS.refit:
+        before = {row["scale"]: row for row in json.loads(path.read_text())["members"]}
+    for scale in family.scales:
+        row = before.get(scale)
+        arguments = {**made, "spike_penalty": family.spike_penalty}
+        if row is None or row.get("fit") != arguments:
+            fitted = fit_member(family, scale)
+            row = {"scale": scale, "fit": arguments, "set": to_dict(fitted)}
+            figures = ", ".join(f"{key}: {value:.3g}" for key, value in fitted.errors.items())
+            print(f"{fitted.name}: {figures}; {fitted.out_of_range}", flush=True)
+        content["members"].append(row)
+        kept = [row for key, row in before.items() if key > scale]
+        with write_atomically(path) as file:
+            json.dump(
+                {**content, "members": content["members"] + kept}, file, indent=1, allow_nan=False
+            )
+            file.write("\n")
+
+
+def fit_member(family: Family, scale: float) -> FSParameters:
+    """Fits f_s, and measures it over the domain and under Gaussian gate inputs."""
+    low, high = family.domain
+    f = scaled_function(family.activation, scale)
+    fitted = fitting.fit(
+        f, family.K, family.domain, weight=functools.partial(_weight, low=low, high=high),
+        spike_penalty=family.spike_penalty, input_distribution=SPIKES_UNDER, guard=True,
+        effort=FLAGS.effort, seed=FLAGS.seed, time_budget=np.inf, verbose=sys.stderr.isatty(),
+        name=f"{family.activation}_k{family.K}_scale{scale:g}",
+    )  # fmt: skip
+    return dataclasses.replace(fitted, errors=_measured(fitted, f, family.domain))
+
+
+def scaled_function(activation: str, scale: float) -> Callable[[np.ndarray], np.ndarray]:
+    """f_s of an activation, as fs_neurons/families.py defines it."""
+    f = fitting.as_function(activation)
+    output = 1.0 if activation in BOUNDED else scale
+    return lambda u: f(scale * u) / output
+
+
+def _weight(u: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Density of the mixture: (1 - FLOOR) N(0, WEIGHT_DEVIATION^2) + FLOOR uniform."""
+    density = np.exp(-((u / WEIGHT_DEVIATION) ** 2) / 2)
+    density /= WEIGHT_DEVIATION * np.sqrt(2 * np.pi)
+    return (1 - FLOOR) * density + FLOOR / (high - low)
+
+
+def _measured(
+    parameters: FSParameters,
+    f: Callable[[np.ndarray], np.ndarray],
+    domain: tuple[float, float],
+) -> dict[str, float]:
+    """Mean squared errors over the domain and under each of MEASURED_UNDER, and the spikes there."""
+    errors = {}
+    for distribution in MEASURED_UNDER:
+        errors.update(fitting.measure(parameters, f, domain, input_distribution=distribution))
+        u = np.linspace(*domain, fitting.GRID_POINTS)
+        density = np.exp(-((u - distribution[0]) ** 2) / (2 * distribution[1]))
+        error = fitting.respond(u.astype(np.float32), parameters)[0] - f(u)
+        key = "mse, N({:g}, {:g})".format(*distribution)
+        errors[key] = float(np.average(error**2, weights=density))
+    return errors
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,37 @@
+"""Compilation of the inner loops, kept between processes.
+
+Numba's cache of a function is renewed when the file that holds it changes, but not when a function
+changes that it calls from another file. Here it is renewed when any file of this folder changes.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pathlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def compiled(function: _Function) -> _Function:
+    """`numba.njit`, cached on disk where a folder can be written to.
+
+    Nothing here may relax IEEE arithmetic (`fastmath`): with it, results would differ by processor.
+    """
+    try:
+        dispatcher = numba.njit(cache=True)(function)
+    except RuntimeError:  # neither the source's folder nor the user's can be written to
+        return numba.njit(function)
+    index = dispatcher._cache._cache_file
+    index._source_stamp = (index._source_stamp, _digest())
+    return dispatcher
+
+
+@functools.cache
+def _digest() -> str:
+    sources = sorted(pathlib.Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
