@@ -9,6 +9,7 @@ one step at a time; what isn't (max-pooling, products of two tensors, softmax, .
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -16,61 +17,16 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from fs_neurons.layers import FSActivation
+from fs_neurons.network import kinds
+from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.errors import ConversionError
-from fs_neurons.network.keras_internals import input_structure, is_rewritable, keeps_call
-from fs_neurons.network.kinds import LINEAR_LAYERS, LINEAR_OPERATIONS, PRODUCTS, WEIGHTED
+from fs_neurons.network.keras_internals import input_structure, is_rewritable, parts_of
+from fs_neurons.network.kinds import applies_activation, kind_of, unwrapped
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Value:
-    """A tensor that flows through the model.
-
-    Attributes:
-        index: its place in `Graph.values`.
-        shape: of one image.
-        dtype: of its entries.
-    """
-
-    index: int
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Call:
-    """One call of a layer or operation; a shared layer has several.
-
-    Attributes:
-        name: of the operation, after the models that it is nested in.
-        op: the layer or operation.
-        arguments: (args, kwargs) with `Value`s in place of tensors.
-        outputs: its value, or a structure of values.
-    """
-
-    name: str
-    op: keras.Operation
-    arguments: tuple[tuple, dict]
-    outputs: Any
-
-    @property
-    def inputs(self) -> list[Value]:
-        """Values among the arguments, in order."""
-        return [x for x in keras.tree.flatten(self.arguments) if isinstance(x, Value)]
-
-    @property
-    def is_site(self) -> bool:
-        """Whether this is a layer of FS-neurons."""
-        return isinstance(self.op, FSActivation)
-
-    def __call__(self, tensors: Callable[[Value], Any]) -> Any:
-        """Runs the operation with `tensors(value)` in place of each value among its arguments."""
-        args, kwargs = keras.tree.map_structure(
-            lambda x: tensors(x) if isinstance(x, Value) else x, self.arguments
-        )
-        return self.op(*args, **kwargs)
+__all__ = ["Call", "Graph", "Value", "depth", "is_linear", "is_weighted", "trace", "trace_spiking"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +49,47 @@ class Graph:
     def sites(self) -> list[Call]:
         """Calls of FS layers."""
         return [call for call in self.calls if call.is_site]
+
+    @functools.cached_property
+    def last_uses(self) -> dict[int, int]:
+        """Index of a value -> place of the last call that takes it; number of calls for an output."""
+        last = {value.index: i for i, call in enumerate(self.calls) for value in call.inputs}
+        ends = keras.tree.flatten(self.outputs)
+        return {**last, **{value.index: len(self.calls) for value in ends}}
+
+    @functools.cached_property
+    def consumers(self) -> dict[int, list[Call]]:
+        """Index of a value -> calls that take it."""
+        found: dict[int, list[Call]] = collections.defaultdict(list)
+        for call in self.calls:
+            for value in dict.fromkeys(call.inputs):
+                found[value.index].append(call)
+        return found
+
+    def run(
+        self, inputs: Any, each: Callable[[Call, Callable[[Value], Any]], Any] = Call.__call__
+    ) -> Any:
+        """Runs the model at inference, call by call.
+
+        Args:
+            inputs: arrays or tensors in the structure that the model takes.
+            each: (call, tensor of each value) -> outputs of the call; runs it unless something else is
+                to take its place.
+
+        Returns:
+            What the model gives, in its structure.
+        """
+        tensors: dict[int, Any] = {}
+        for value, x in zip(self.inputs, keras.tree.flatten(inputs), strict=True):
+            tensors[value.index] = ops.convert_to_tensor(x, value.dtype)
+        for i, call in enumerate(self.calls):
+            outputs = each(call, lambda value: tensors[value.index])
+            flat = keras.tree.flatten(call.outputs), keras.tree.flatten(outputs)
+            tensors.update((value.index, x) for value, x in zip(*flat, strict=True))
+            for value in dict.fromkeys(call.inputs):
+                if self.last_uses[value.index] == i:
+                    del tensors[value.index]
+        return keras.tree.map_structure(lambda value: tensors[value.index], self.outputs)
 
 
 def trace(model: keras.Model, inputs: Any = None) -> Graph:
@@ -136,7 +133,14 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
             (args, kwargs),
         )
         specs = op.compute_output_spec(*symbolic[0], **symbolic[1])
-        outputs = keras.tree.map_structure(lambda x: new_value(name, x.shape, x.dtype), specs)
+        if any(None in x.shape[1:] for x in keras.tree.flatten(specs)):
+            # The layer was built with open sizes, and these stay open in what it says of its output.
+            tried = Call(name, op, (args, kwargs), None)
+            specs = tried(lambda x: ops.zeros((1, *x.shape), x.dtype))
+        outputs = keras.tree.map_structure(
+            lambda x: new_value(name, tuple(x.shape), keras.backend.standardize_dtype(x.dtype)),
+            specs,
+        )
         calls.append(Call(name, op, (args, kwargs), outputs))
         return outputs
 
@@ -173,7 +177,7 @@ def trace_spiking(model: keras.Model, inputs: Any = None) -> Graph:
 def _refuse_hidden_neurons(op: Any, name: str) -> None:
     if isinstance(op, FSActivation) or not isinstance(op, layers.Layer):
         return
-    if any(isinstance(part, FSActivation) for part in op._flatten_layers(include_self=False)):
+    if any(isinstance(part, FSActivation) for part in parts_of(op)):
         raise ConversionError(
             f"{name!r} ({type(op).__name__}) holds FS-neurons in a call() of its own, which can't be taken"
             " apart: apply its layers in a functional or sequential model"
@@ -185,28 +189,23 @@ def _refuse_hidden_neurons(op: Any, name: str) -> None:
 
 def is_weighted(call: Call) -> bool:
     """Whether this is a dense or convolutional layer."""
-    return isinstance(call.op, WEIGHTED)
+    return kind_of(unwrapped(call.op)).weighted
 
 
 def is_linear(call: Call) -> bool:
     """Whether a call is a linear map of its inputs, all of them together, plus a constant."""
-    op = call.op
-    if not isinstance(op, layers.Layer):
-        name = type(op).__name__
+    op: Any = unwrapped(call.op)
+    kind = kind_of(op)
+    if kind in (kinds.PRODUCT, kinds.CONTRACTION):
         # x * constant and x / constant; constant / x is not linear, nor a product of two tensors.
-        scaling = name in PRODUCTS and isinstance(call.arguments[0][0], Value)
-        return name in LINEAR_OPERATIONS or (scaling and len(call.inputs) == 1) or (
-            name == "Multiply" and len(call.inputs) == 1
-        )  # fmt: skip
-    if not keeps_call(op):
+        divides = "Divide" in type(op).__name__ and not isinstance(call.arguments[0][0], Value)
+        return len(call.inputs) == 1 and not divides
+    if kind is kinds.ACTIVATION:
+        return isinstance(op, layers.Activation) and not applies_activation(op)
+    if kind.splittable and applies_activation(op):
         return False
-    if isinstance(op, layers.TimeDistributed):
-        return is_linear(dataclasses.replace(call, op=op.layer))
-    if isinstance(op, layers.Activation):
-        return getattr(op.activation, "__name__", "") == "linear"
-    if isinstance(op, WEIGHTED):
-        return getattr(op.activation, "__name__", "") == "linear"
-    return isinstance(op, LINEAR_LAYERS)
+    # A quantised layer rounds what it is given.
+    return kind.linear and getattr(op, "quantization_mode", None) is None
 
 
 def depth(graph: Graph, counts: Callable[[Call], bool]) -> np.ndarray:

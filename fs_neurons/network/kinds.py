@@ -1,25 +1,32 @@
 """What is known of each kind of Keras layer: one table, which every other room reads.
 
     kind = kind_of(layer)
-    kind.linear, kind.weighted, kind.splittable, kind.routes
+    kind.linear, kind.weighted, kind.splittable, kind.fan_out, kind.macs, ...
     channel_axis(layer)
 
-A new kind of layer is one entry of `LAYERS`. A subclass that has a call() of its own is of no known kind, and
-so is everything that is not listed: whoever needs to know more refuses it or says that it is left out.
+A new kind of layer is one entry of `LAYERS`, a new operation of `keras.ops` one of `OPERATIONS`. A subclass
+that has a call() of its own is of no known kind, and so is everything that is not listed: whoever needs to
+know more refuses it or says that it is left out.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
-from fs_neurons.network.keras_internals import keeps_call
+from fs_neurons.layers import FSActivation, FSMaxPooling2D
+from fs_neurons.network import geometry
+from fs_neurons.network.calls import Call, Value
+
+FanOut = Callable[[Call, Value], np.ndarray | None]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Kind:
     """What is known of a kind of layer or operation.
 
@@ -29,108 +36,194 @@ class Kind:
             activation is split off.
         weighted: whether each input is multiplied by weights and added up: dense and convolutional layers.
         splittable: whether it applies its `activation` to its output and to nothing else.
-        routes: whether it hands each input on to places of its own, scaled at most, without adding.
         spatial: whether it works on the axes beside that of the channels, which its `data_format` names.
+        routes: for a kind that hands each input on to places of its own, scaled at most, without
+            adding: (call, value, targets of each output) -> targets of each entry of the value.
+        fan_out: (call, value) -> targets of each entry of the value that have weights of their own; None
+            for a kind without weights, or from a call where the value meets none.
+        additions: likewise, targets of each entry where there are no weights.
+        macs: call -> multiply-accumulates for one image; None where they are not known.
+        scale_inputs, scale_outputs: (layer, one value per channel) -> values in a shape to multiply the
+            first, or last, kernel with, to fold a scale in front of or behind the layer; None where a
+            scale can't be folded.
     """
 
     name: str
     linear: bool = False
     weighted: bool = False
     splittable: bool = False
-    routes: bool = False
     spatial: bool = False
+    routes: Callable[[Call, Value, list[np.ndarray]], np.ndarray] | None = None
+    fan_out: FanOut | None = None
+    additions: Callable[[Call, Value], np.ndarray] = geometry.one_each
+    macs: Callable[[Call], int | None] | None = geometry.none
+    scale_inputs: Callable[[Any, np.ndarray], np.ndarray] | None = None
+    scale_outputs: Callable[[Any, np.ndarray], np.ndarray] | None = None
 
 
-def _weighted(name: str, spatial: bool = True) -> Kind:
-    return Kind(name, linear=True, weighted=True, splittable=True, spatial=spatial)
+def _weighted(name: str, fan_out: Callable[[Call, Value], np.ndarray], **known: Any) -> Kind:
+    known = {"spatial": True, "macs": geometry.weights_used(fan_out), **known}
+    return Kind(name, linear=True, weighted=True, splittable=True, fan_out=fan_out, **known)
 
 
-DENSE = _weighted("dense", spatial=False)
-EINSUM = _weighted("einsum", spatial=False)
-CONVOLUTION = _weighted("convolution")
-TRANSPOSED = _weighted("transposed convolution")
-DEPTHWISE = _weighted("depthwise convolution")
-SEPARABLE = _weighted("separable convolution")
+def _moves(name: str, **known: Any) -> Kind:
+    return Kind(name, linear=True, routes=geometry.moved, **known)
+
+
+_FOLDED = {"scale_inputs": geometry.over_inputs, "scale_outputs": geometry.over_outputs}
+_DEPTHWISE = {**_FOLDED, "scale_outputs": geometry.over_depthwise_outputs}
+
+DENSE = _weighted("dense", geometry.dense_fan_out, spatial=False, **_FOLDED)
+EINSUM = _weighted("einsum", geometry.einsum_dense_fan_out, spatial=False)
+CONVOLUTION = _weighted("convolution", geometry.convolution_fan_out, **_FOLDED)
+TRANSPOSED = _weighted(
+    "transposed convolution", geometry.transposed_fan_out,
+    scale_inputs=geometry.over_transposed_inputs, scale_outputs=geometry.over_transposed_outputs,
+)  # fmt: skip
+DEPTHWISE = _weighted("depthwise convolution", geometry.depthwise_fan_out, **_DEPTHWISE)
+SEPARABLE = _weighted(
+    "separable convolution", geometry.depthwise_fan_out, macs=geometry.separable_macs, **_FOLDED
+)
 # Hands on its input at inference.
-IDENTITY = Kind("identity", linear=True, routes=True)
+IDENTITY = Kind("identity", linear=True, routes=geometry.unchanged)
+# Changes its input in training only.
+AUGMENTATION = Kind("augmentation", linear=True, routes=geometry.unchanged)
 # Scales each channel and adds a constant.
-AFFINE = Kind("normalization", linear=True, routes=True)
-PADDING = Kind("padding", linear=True, routes=True, spatial=True)
-CROPPING = Kind("cropping", linear=True, routes=True, spatial=True)
-UPSAMPLING = Kind("upsampling", linear=True, routes=True, spatial=True)
-RESHAPING = Kind("reshaping", linear=True, routes=True)
-PERMUTATION = Kind("permutation", linear=True, routes=True)
-REPETITION = Kind("repetition", linear=True)
-CONCATENATION = Kind("concatenation", linear=True, routes=True)
-AVERAGE_POOLING = Kind("average pooling", linear=True, spatial=True)
+AFFINE = Kind("normalization", linear=True, routes=geometry.unchanged)
+PADDING = _moves("padding", spatial=True)
+CROPPING = _moves("cropping", spatial=True)
+UPSAMPLING = _moves("upsampling", spatial=True)
+INTERPOLATION = Kind("interpolation", linear=True, spatial=True, macs=None)
+RESHAPING = _moves("reshaping")
+PERMUTATION = _moves("permutation")
+REPETITION = _moves("repetition")
+CONCATENATION = _moves("concatenation")
+# Operations that move entries.
+ROUTING = _moves("routing")
+AVERAGE_POOLING = Kind(
+    "average pooling", linear=True, spatial=True, additions=geometry.windows
+)  # fmt: skip
 GLOBAL_AVERAGE_POOLING = Kind("global average pooling", linear=True, spatial=True)
 MAX_POOLING = Kind("max pooling", spatial=True)
+GLOBAL_MAX_POOLING = Kind("global max pooling", spatial=True)
+# Hands on spikes: a gate, which adds nothing.
+SPIKING_POOLING = Kind("max pooling of spikes", spatial=True, additions=geometry.nothing)
 SUM = Kind("sum", linear=True)
-PRODUCT = Kind("product")
+PRODUCT = Kind("product", macs=geometry.product_macs)
+# A product of matrices; linear where one of them is constant.
+CONTRACTION = Kind(
+    "contraction", fan_out=geometry.contraction_fan_out, macs=geometry.contraction_macs
+)
+DOT_ATTENTION = Kind("dot-product attention", macs=geometry.dot_attention_macs)
+ATTENTION = Kind("attention", fan_out=geometry.attention_fan_out, macs=geometry.attention_macs)
+RECURRENT = Kind(
+    "recurrent", fan_out=geometry.recurrent_fan_out, macs=geometry.recurrent_macs
+)  # fmt: skip
+LOOK_UP = Kind("look-up")
+# Normalises each image by its own mean or variance.
+IMAGE_NORMALIZATION = Kind("normalization of each image")
 # Applies an activation function and nothing else.
 ACTIVATION = Kind("activation")
+# Any other function without weights, entry by entry or along an axis.
+FUNCTION = Kind("function")
+NEURONS = Kind("FS-neurons")
 # Wraps a layer, which `unwrapped` gives.
 WRAPPER = Kind("wrapper")
-UNKNOWN = Kind("unknown")
+UNKNOWN = Kind("unknown", macs=None)
+
+
+def _of_classes(kind: Kind, *names: str) -> dict[type, Kind]:
+    """Layers by name, as not every version of Keras has all of them."""
+    return {getattr(layers, name): kind for name in names if hasattr(layers, name)}
+
 
 LAYERS: dict[type, Kind] = {
+    FSActivation: NEURONS,
+    FSMaxPooling2D: SPIKING_POOLING,
     layers.Dense: DENSE,
     layers.EinsumDense: EINSUM,
-    **dict.fromkeys((layers.Conv1D, layers.Conv2D, layers.Conv3D), CONVOLUTION),
-    **dict.fromkeys(
-        (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), TRANSPOSED
+    **_of_classes(CONVOLUTION, "Conv1D", "Conv2D", "Conv3D"),
+    **_of_classes(TRANSPOSED, "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
+    **_of_classes(DEPTHWISE, "DepthwiseConv1D", "DepthwiseConv2D"),
+    **_of_classes(SEPARABLE, "SeparableConv1D", "SeparableConv2D"),
+    **_of_classes(
+        IDENTITY, "Identity", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
+        "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization",
     ),
-    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), DEPTHWISE),
-    **dict.fromkeys((layers.SeparableConv1D, layers.SeparableConv2D), SEPARABLE),
-    **dict.fromkeys(
-        (
-            layers.Identity, layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D,
-            layers.SpatialDropout3D, layers.GaussianNoise, layers.GaussianDropout,
-            layers.AlphaDropout, layers.ActivityRegularization,
-        ),
-        IDENTITY,
+    **_of_classes(
+        AUGMENTATION, "AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness",
+        "RandomColorDegeneration", "RandomColorJitter", "RandomContrast", "RandomElasticTransform",
+        "RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue",
+        "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomRotation",
+        "RandomSaturation", "RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom",
     ),
-    **dict.fromkeys((layers.BatchNormalization, layers.Normalization, layers.Rescaling), AFFINE),
-    **dict.fromkeys((layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D), PADDING),
-    **dict.fromkeys((layers.Cropping1D, layers.Cropping2D, layers.Cropping3D), CROPPING),
-    **dict.fromkeys((layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D), UPSAMPLING),
-    **dict.fromkeys((layers.Reshape, layers.Flatten), RESHAPING),
+    **_of_classes(AFFINE, "BatchNormalization", "Normalization", "Rescaling"),
+    **_of_classes(PADDING, "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"),
+    **_of_classes(CROPPING, "Cropping1D", "Cropping2D", "Cropping3D"),
+    **_of_classes(UPSAMPLING, "UpSampling1D", "UpSampling2D", "UpSampling3D"),
+    **_of_classes(RESHAPING, "Reshape", "Flatten"),
     layers.Permute: PERMUTATION,
     layers.RepeatVector: REPETITION,
     layers.Concatenate: CONCATENATION,
-    **dict.fromkeys(
-        (layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D), AVERAGE_POOLING
+    **_of_classes(AVERAGE_POOLING, "AveragePooling1D", "AveragePooling2D", "AveragePooling3D"),
+    **_of_classes(
+        GLOBAL_AVERAGE_POOLING, "GlobalAveragePooling1D", "GlobalAveragePooling2D",
+        "GlobalAveragePooling3D",
     ),
-    **dict.fromkeys(
-        (
-            layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D,
-            layers.GlobalAveragePooling3D,
-        ),
-        GLOBAL_AVERAGE_POOLING,
+    **_of_classes(MAX_POOLING, "MaxPooling1D", "MaxPooling2D", "MaxPooling3D"),
+    **_of_classes(
+        GLOBAL_MAX_POOLING, "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"
     ),
-    **dict.fromkeys(
-        (layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D), MAX_POOLING
-    ),
-    **dict.fromkeys((layers.Add, layers.Subtract, layers.Average), SUM),
+    **_of_classes(SUM, "Add", "Subtract", "Average"),
     layers.Multiply: PRODUCT,
-    **dict.fromkeys(
-        (
-            layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.PReLU,
-            layers.Softmax,
-        ),
-        ACTIVATION,
+    layers.Dot: CONTRACTION,
+    layers.Attention: DOT_ATTENTION,
+    **_of_classes(ATTENTION, "MultiHeadAttention", "GroupQueryAttention"),
+    **_of_classes(RECURRENT, "LSTM", "GRU", "SimpleRNN", "Bidirectional"),
+    layers.Embedding: LOOK_UP,
+    **_of_classes(
+        IMAGE_NORMALIZATION, "LayerNormalization", "GroupNormalization", "UnitNormalization",
+        "RMSNormalization",
     ),
-    **dict.fromkeys((layers.TimeDistributed, layers.SpectralNormalization), WRAPPER),
+    **_of_classes(ACTIVATION, "Activation", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax"),
+    **_of_classes(FUNCTION, "Maximum", "Minimum", "Masking"),
+    **_of_classes(WRAPPER, "TimeDistributed", "SpectralNormalization"),
 }  # fmt: skip
 # Operations of keras.ops, by the name of their class.
 OPERATIONS: dict[str, Kind] = {
     **dict.fromkeys(("Add", "Subtract", "Negative", "Mean", "Sum"), SUM),
     **dict.fromkeys(("Reshape", "Squeeze", "ExpandDims"), RESHAPING),
-    **dict.fromkeys(("Transpose", "Stack", "GetItem", "Flip"), Kind("routing", linear=True)),
-    "Concatenate": Kind("concatenation by an operation", linear=True),
-    "Identity": IDENTITY,
+    **dict.fromkeys(
+        (
+            "Transpose", "Moveaxis", "Swapaxes", "Flip", "Roll", "Rot90", "Concatenate", "Stack",
+            "GetItem", "Split",
+        ),
+        ROUTING,
+    ),
+    **dict.fromkeys(("Identity", "Copy", "StopGradient"), IDENTITY),
     **dict.fromkeys(("Multiply", "Divide", "TrueDivide"), PRODUCT),
-}
+    **dict.fromkeys(("Matmul", "Einsum", "Dot", "Tensordot"), CONTRACTION),
+    **dict.fromkeys(
+        (
+            "Relu", "Relu6", "Sigmoid", "SparseSigmoid", "Softplus", "Softsign", "SoftShrink",
+            "SparsePlus", "Silu", "Squareplus", "LogSigmoid", "LeakyRelu", "HardSigmoid",
+            "HardSilu", "Elu", "Selu", "Gelu", "Celu", "Glu", "TanhShrink", "HardTanh",
+            "HardShrink", "Tanh", "Threshold", "Softmax", "LogSoftmax", "Sparsemax",
+        ),
+        ACTIVATION,
+    ),
+    **dict.fromkeys(("LayerNorm", "RMSNorm", "Normalize"), IMAGE_NORMALIZATION),
+    **dict.fromkeys(
+        (
+            "Absolute", "Clip", "Cast", "Exp", "Log", "Log1p", "Expm1", "Maximum", "Minimum", "Power",
+            "Reciprocal", "Rsqrt", "Sqrt", "Square", "Max", "Min", "Amax", "Amin", "Argmax",
+            "Argmin", "Logsumexp", "Erf", "Sign", "Where", "Equal", "NotEqual", "Greater",
+            "GreaterEqual", "Less", "LessEqual", "LogicalAnd", "LogicalNot", "LogicalOr", "ZerosLike",
+            "OnesLike", "Var", "Std",
+        ),
+        FUNCTION,
+    ),
+}  # fmt: skip
 
 # Activations that are not those of neurons: nothing to replace, or a normalisation over classes.
 STAY = ("linear", "softmax", "log_softmax")
@@ -141,9 +234,13 @@ def kind_of(op: Any) -> Kind:
     if not isinstance(op, layers.Layer):
         known = type(op).__module__.startswith("keras.")
         return OPERATIONS.get(type(op).__name__, UNKNOWN) if known else UNKNOWN
-    if not keeps_call(op):
-        return UNKNOWN
-    return next((LAYERS[cls] for cls in type(op).__mro__ if cls in LAYERS), UNKNOWN)
+    for cls in type(op).__mro__:
+        if cls in LAYERS:
+            interpolates = getattr(op, "interpolation", "nearest") != "nearest"
+            return INTERPOLATION if LAYERS[cls] is UPSAMPLING and interpolates else LAYERS[cls]
+        if "call" in vars(cls):
+            break  # a subclass that computes something of its own
+    return UNKNOWN
 
 
 def unwrapped(layer: Any) -> Any:
@@ -176,13 +273,3 @@ def _of(*kinds: Kind) -> tuple[type, ...]:
 SPLITTABLE = WEIGHTED = _of(*(kind for kind in LAYERS.values() if kind.weighted))
 ACTIVATIONS = _of(ACTIVATION)
 WRAPPERS = _of(WRAPPER)
-IDENTITIES = _of(IDENTITY)
-CHANNEL_SCALINGS = _of(AFFINE)
-POOLINGS = _of(AVERAGE_POOLING)
-PADDINGS = _of(PADDING)
-CROPPINGS = _of(CROPPING)
-UPSAMPLINGS = _of(UPSAMPLING)
-RESHAPINGS = _of(RESHAPING)
-LINEAR_LAYERS = tuple(cls for cls, kind in LAYERS.items() if kind.linear)
-LINEAR_OPERATIONS = tuple(name for name, kind in OPERATIONS.items() if kind.linear)
-PRODUCTS = tuple(name for name, kind in OPERATIONS.items() if kind is PRODUCT)
