@@ -31,7 +31,7 @@ from typing import Any
 
 from fs_neurons.files import params_dir
 from fs_neurons.neuron import FSParameters
-from fs_neurons.parameters import MAX_FILE_BYTES, canonical_name, from_dict
+from fs_neurons.neuron.sets import MAX_FILE_BYTES, canonical_name, from_dict
 
 FORMAT = 1
 FOLDER = "families"

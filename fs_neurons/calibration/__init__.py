@@ -1,5 +1,6 @@
 """Post-training calibration: fewer steps and spikes for the same accuracy, from unlabelled inputs."""
 
-from fs_neurons.calibration.calibrator import CORRECTIONS, Settings, calibrate
+from fs_neurons.calibration.calibrator import calibrate
+from fs_neurons.calibration.settings import CORRECTIONS, Settings
 
 __all__ = ["CORRECTIONS", "Settings", "calibrate"]

@@ -54,7 +54,7 @@ def checked_inputs(model: keras.Model, data: Any) -> Inputs:
             f"calibration_data has {images} images; at least {MIN_IMAGES} are needed, and 500 to 1,000"
             " are better"
         )
-    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    return parts[0] if len(parts) == 1 else [np.concatenate(x) for x in zip(*parts, strict=True)]
 
 
 def batches(inputs: Inputs, size: int) -> list[Inputs]:
@@ -118,7 +118,8 @@ def _checked_array(model: keras.Model, array: Any, x: Any, first: int, where: st
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"{where}: input {x.name!r} must be numbers, got {array.dtype}")
     array = array.astype(x.dtype)
-    bad = ~np.isfinite(array.astype(np.float32)).reshape(len(array), -1).all(axis=1)
+    numbers = array if array.dtype.kind in "iuf" else array.astype(np.float32)  # bfloat16
+    bad = ~np.isfinite(numbers).reshape(len(array), -1).all(axis=1)
     if bad.any():
         raise ValueError(f"{where}: image {first + int(bad.argmax())} has NaN or infinite values")
     return array

@@ -10,6 +10,7 @@ steps are exact.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from keras import ops
 
 from fs_neurons.neuron import FSParameters
 
-BINS = 512
+BINS = 1024
 # Bins of a distribution that a set is fitted to.
 FINE_BINS = 1024
 # Share of the weight for inputs never met, spread evenly over the range of a fit. With more, sites of few
@@ -26,6 +27,10 @@ FINE_BINS = 1024
 SPREAD = 1e-4
 # Distributions that differ by less than this (Kolmogorov-Smirnov) are the same.
 SAME_DISTRIBUTION = 0.03
+
+# Of the histograms of a channel, the share of what is expected on other images, and how many standard
+# deviations of it they reach.
+EXPECTED_SHARE, REACH = 0.3, 8.0
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -67,6 +72,23 @@ def _rows(parameters: FSParameters) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return parameters.T, parameters.h, parameters.d
 
 
+class Expected(NamedTuple):
+    """What a channel will meet on other images than those of the calibration.
+
+    Attributes:
+        mean, deviation: (channels,).
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    def below(self, x: np.ndarray) -> np.ndarray:
+        """Share of the gate inputs below x (channels, points): a Laplace distribution, as tails are long."""
+        deviation = np.maximum(self.deviation, 1e-6)[:, None]
+        u = (x - self.mean[:, None]) * (math.sqrt(2) / deviation)
+        return np.where(u < 0, 0.5 * np.exp(-np.abs(u)), 1 - 0.5 * np.exp(-np.abs(u)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Histograms:
     """Gate inputs of each channel of a site, on equal bins of its own range.
@@ -81,9 +103,15 @@ class Histograms:
     shares: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray) -> Histograms:
-        """Of gate inputs (samples, channels)."""
+    def of(cls, x: np.ndarray, expected: Expected | None = None) -> Histograms:
+        """Of gate inputs (samples, channels), and of what else is to be expected of them."""
         low, high = x.min(axis=0).astype(float), x.max(axis=0).astype(float)
+        if expected is not None:
+            reach = REACH * expected.deviation
+            low, high = (
+                np.minimum(low, expected.mean - reach),
+                np.maximum(high, expected.mean + reach),
+            )
         # A channel that is constant has a width all the same.
         width = np.maximum((high - low) / BINS, 1e-6 * np.maximum(1.0, np.abs(low)))
         channels = x.shape[1]
@@ -91,7 +119,18 @@ class Histograms:
         np.clip(index, 0, BINS - 1, out=index)
         index += np.arange(channels, dtype=np.int32) * BINS
         counts = np.bincount(index.ravel(), minlength=channels * BINS)
-        return cls(low, width, counts.reshape(channels, BINS) / len(x))
+        shares = counts.reshape(channels, BINS) / len(x)
+        if expected is not None:
+            edges = low[:, None] + np.arange(BINS + 1) * width[:, None]
+            others = np.diff(expected.below(edges), axis=1)
+            others /= others.sum(axis=1, keepdims=True)
+            shares = (1 - EXPECTED_SHARE) * shares + EXPECTED_SHARE * others
+        return cls(low, width, shares)
+
+    @property
+    def span(self) -> np.ndarray:
+        """(channels,), from the first bin to the last."""
+        return self.width * self.shares.shape[1]
 
     @property
     def centres(self) -> np.ndarray:
@@ -136,9 +175,9 @@ class Tables(NamedTuple):
     square: np.ndarray
 
     @property
-    def variance(self) -> np.ndarray:
-        """Of f, (channels,)."""
-        return np.maximum(self.square - self.first[:, -1] ** 2, 0.0)
+    def signal(self) -> float:
+        """Variance of f, the mean over channels."""
+        return max(float(np.mean(self.square - self.first[:, -1] ** 2)), 1e-30)
 
     def costs(self, stairs: Staircase) -> tuple[np.ndarray, np.ndarray]:
         """Mean squared error, and spikes per neuron, of each channel with this response."""

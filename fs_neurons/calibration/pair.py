@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from fs_neurons.calibration.neurons import Neurons
+from fs_neurons.layers import FSActivation, FSMaxPooling2D
 from fs_neurons.network import Site, graph
 from fs_neurons.network.channels import channel_axes
 from fs_neurons.network.graph import Call, Graph, Value
@@ -94,24 +95,51 @@ class Pair:
         y = neurons[site].response(tensors(call.inputs[0]))
         return keras.ops.cast(y, call.op.compute_dtype)
 
+    def analog_graph(self, spiking: Graph) -> Graph:
+        """A graph of what `with_neurons` gave, with the original activations and pools."""
+
+        def original(call: Call, mine: Call) -> Any:
+            site = self.site(mine)
+            if site is not None:
+                return site.function
+            return mine.op if isinstance(call.op, FSMaxPooling2D) else call.op
+
+        calls = (
+            dataclasses.replace(call, op=original(call, mine))
+            for call, mine in zip(spiking.calls, self.graph.calls, strict=True)
+        )
+        return dataclasses.replace(spiking, calls=tuple(calls))
+
     def reset(self) -> None:
         """Gives all layers their original weights."""
         for original, copy in self.copies:
             copy_weights(original, copy)
 
-    def with_neurons(self, neurons: Mapping[Site, Neurons]) -> keras.Model:
-        """A new model with these neurons at its sites, and the weights that layers have now."""
-        rewriter = Rewriter(
-            lambda site, name, dtype: (
-                neurons[site].layer(site.activation, name=name, dtype=dtype)
-                if site in neurons
-                else None
-            )
-        )
+    def with_neurons(
+        self, neurons: Mapping[Site, Neurons]
+    ) -> tuple[keras.Model, list[tuple[Any, Any]]]:
+        """A new model with these neurons at its sites, and the weights that layers have now.
+
+        Returns:
+            The model, and the layers of the original that have weights, each with that of the new model.
+        """
+        layers: list[tuple[FSActivation, Neurons]] = []
+
+        def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
+            if site not in neurons:
+                return None
+            layer = neurons[site].layer(site.activation, name=name, dtype=dtype)
+            layers.append((layer, neurons[site]))
+            return layer
+
+        rewriter = Rewriter(replacement)
         snn = rewriter.rewrite(self.model)
         for (_, corrected), (_, new) in zip(self.copies, rewriter.pairs, strict=True):
             copy_weights(corrected, new)
-        return snn
+        for layer, fitted in layers:
+            if fitted.scale is not None:
+                layer.scale.assign(fitted.scale)
+        return snn, list(rewriter.pairs)
 
 
 def _site_axes(model: keras.Model, inputs: Any) -> dict[Site, int | None]:

@@ -66,7 +66,7 @@ class Store:
     ):
         self.analog, self.spiking = Lane(analog), Lane(spiking)
         self._graph = graph
-        self._last_uses = last_uses(graph)
+        self._last_read = _last_read(graph)
         self._room = _room(graph, memory)
         largest = max(map(_bytes, graph.values))
         self._waiting = batches(inputs, min(MOST_IMAGES, max(1, BATCH_BYTES // largest)))
@@ -91,43 +91,40 @@ class Store:
             self._sizes.append(len(arrays[0]))
             for lane in (self.analog, self.spiking):
                 lane.put(batch, self._graph.inputs, [ops.convert_to_tensor(x) for x in arrays])
-                for call in self._graph.calls[:place]:
+                for call, dead in zip(self._graph.calls[:place], self._last_read, strict=False):
                     lane.run(batch, call)
-                    lane.drop(batch, self._last_uses[call])
+                    lane.drop(batch, dead)
 
-    def run_analog(self, call: Call) -> None:
+    def run_analog(self, place: int) -> None:
+        """Runs call number `place` in the analog network."""
         for batch in self.batches:
-            self.analog.run(batch, call)
+            self.analog.run(batch, self._graph.calls[place])
 
-    def run_spiking(self, call: Call) -> None:
-        """Runs the call in the spiking network; what nothing reads after it is forgotten in both."""
+    def run_spiking(self, place: int) -> None:
+        """Runs it in the spiking network; what nothing reads after it is forgotten in both."""
         for batch in self.batches:
-            self.spiking.run(batch, call)
+            self.spiking.run(batch, self._graph.calls[place])
             for lane in (self.analog, self.spiking):
-                lane.drop(batch, self._last_uses[call])
+                lane.drop(batch, self._last_read[place])
 
 
-def last_uses(graph: Graph) -> dict[Call, list[Value]]:
-    """Values that nothing reads after a call, by call; those that nothing reads at all go with their own."""
-    last: dict[Value, Call] = {}
-    for call in graph.calls:
-        for value in [*call.inputs, *keras.tree.flatten(call.outputs)]:
-            last[value] = call
-    uses: dict[Call, list[Value]] = {call: [] for call in graph.calls}
-    for value, call in last.items():
-        uses[call].append(value)
-    return uses
+def _last_read(graph: Graph) -> list[list[Value]]:
+    """For each call, the values that nothing reads after it; those that nothing reads at all among them."""
+    last = graph.last_uses
+    return [
+        [v for v in {*call.inputs, *keras.tree.flatten(call.outputs)} if last.get(v.index, i) == i]
+        for i, call in enumerate(graph.calls)
+    ]
 
 
 def _room(graph: Graph, memory: int) -> list[int]:
     """For each call, how many images have room in memory from there on, in both networks."""
-    uses = last_uses(graph)
     alive = sum(map(_bytes, graph.inputs))
     peaks = []
-    for call in graph.calls:
+    for call, dead in zip(graph.calls, _last_read(graph), strict=True):
         alive += sum(map(_bytes, keras.tree.flatten(call.outputs)))
         peaks.append(alive)
-        alive -= sum(map(_bytes, uses[call]))
+        alive -= sum(map(_bytes, dead))
     later = itertools.accumulate(reversed(peaks), max)
     return [memory // (2 * peak) for peak in later][::-1]
 

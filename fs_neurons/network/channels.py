@@ -19,8 +19,9 @@ from fs_neurons.network.sites import site_of
 
 # These keep the axis that their input has; others of the table say theirs.
 _KEEPING = (
-    kinds.IDENTITY, kinds.PADDING, kinds.CROPPING, kinds.UPSAMPLING, kinds.AVERAGE_POOLING,
-    kinds.MAX_POOLING, kinds.AFFINE,
+    kinds.IDENTITY, kinds.AUGMENTATION, kinds.PADDING, kinds.CROPPING, kinds.UPSAMPLING,
+    kinds.INTERPOLATION, kinds.AVERAGE_POOLING, kinds.MAX_POOLING, kinds.SPIKING_POOLING, kinds.AFFINE,
+    kinds.IMAGE_NORMALIZATION, kinds.NEURONS,
 )  # fmt: skip
 _JOINING = (kinds.SUM, kinds.PRODUCT, kinds.CONCATENATION)
 
@@ -65,7 +66,7 @@ def _axis(call: Call, output: Value, axes: dict[Value, int | None]) -> int | Non
     before = call.inputs[0]
     if kind in _KEEPING or _is_elementwise(op, before, output):
         return axes[before]
-    if kind is kinds.GLOBAL_AVERAGE_POOLING or isinstance(op, _GLOBAL_MAX_POOLINGS):
+    if kind in (kinds.GLOBAL_AVERAGE_POOLING, kinds.GLOBAL_MAX_POOLING):
         return axes[before] if len(before.shape) == len(output.shape) else 1
     if kind is kinds.RESHAPING:
         return _reshaped(axes[before], (0, *before.shape), (0, *output.shape))
@@ -74,11 +75,6 @@ def _axis(call: Call, output: Value, axes: dict[Value, int | None]) -> int | Non
     if kind is kinds.REPETITION:
         return 2
     return None
-
-
-_GLOBAL_MAX_POOLINGS = (
-    layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D,
-)  # fmt: skip
 
 
 def _ends_with_weights(equation: str) -> bool:
