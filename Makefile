@@ -12,7 +12,7 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help reproduce test test_jax test_torch lint report table1 table2 figure1 figure2 figure3 figure4 figure5 \
+.PHONY: help reproduce test test_all test_jax test_torch test_portable test_oldest_keras fuzz lint report table1 table2 figure1 figure2 figure3 figure4 figure5 \
 	figure6a figure6b figure6c figure6d swish_sets efficiency pareto finetune benchmark clean
 .DEFAULT_GOAL := help
 
@@ -21,22 +21,45 @@ help:  ## this list
 
 reproduce: table2  ## install, then Table 2 and its plot from the shipped weights (a few minutes)
 
-# Two processes, files as they are; each keeps to one thread, see tests/conftest.py.
-PYTEST := $(RUN) -m pytest -n 2 --dist loadfile
+# Two processes; each keeps to one thread, see tests/conftest.py.
+PYTEST := $(RUN) -m pytest -n 2 --dist worksteal
 test: $(VENV)/installed  ## install, then all tests
 	$(PYTEST) tests
 
+# The long tests too: all, or part K of N in a rotation with LONG=K/N.
+LONG ?= all
+test_all: $(VENV)/installed  ## the long tests as well: whole families of networks, B7, all shipped networks
+	$(PYTEST) --long=$(LONG) tests
+
 # What does not need TensorFlow, on the other backends.
-CORE := neuron layers pooling folding simulation profiling comparison rate_coding conversion refinement evaluation
+CORE := neuron layers network calibration conversion analysis simulation training
 test_jax test_torch: test_%: $(VENV)/installed
 	$(RUN) -m pip install --quiet --editable ".[$*]" $(TORCH)
-	KERAS_BACKEND=$* $(PYTEST) $(CORE:%=tests/test_%.py)
-test_jax:  ## the tests of the core modules on JAX
-test_torch:  ## the tests of the core modules on PyTorch; TORCH=torch==2.13.0 for that version
+	KERAS_BACKEND=$* $(PYTEST) $(CORE:%=tests/%)
+test_jax:  ## the tests of the core rooms on JAX
+test_torch:  ## the tests of the core rooms on PyTorch; TORCH=torch==2.13.0 for that version
 
-lint: $(VENV)/linters  ## style and types: ruff and mypy
+# Settings under which other processors compute: each alone, then all of them.
+PORTABLE := NUMBA_CPU_NAME=generic TF_ENABLE_ONEDNN_OPTS=0 OPENBLAS_CORETYPE=Prescott \
+	XLA_FLAGS=--xla_cpu_max_isa=AVX2 OMP_NUM_THREADS=1
+test_portable: $(VENV)/installed  ## all tests under the settings of other processors, one by one and together
+	for setting in $(PORTABLE) "$(PORTABLE)"; do \
+		echo "$$setting"; env $$setting $(PYTEST) tests || exit 1; done
+
+EXAMPLES ?= 2000
+fuzz: $(VENV)/installed  ## random networks; EXAMPLES=2000 of them for each property
+	FUZZ_EXAMPLES=$(EXAMPLES) $(RUN) -m pytest tests/fuzz
+
+# The oldest Keras that setup.py allows, in a folder that comes before the installed one.
+OLDEST_KERAS := $(shell sed -n 's/.*"keras>=\(.*\)",/\1/p' setup.py)
+test_oldest_keras: $(VENV)/installed  ## what touches Keras' internals, on the oldest Keras allowed
+	$(RUN) -m pip install --quiet --no-deps --upgrade --target $(VENV)/keras_$(OLDEST_KERAS) keras==$(OLDEST_KERAS)
+	PYTHONPATH=$(VENV)/keras_$(OLDEST_KERAS) $(PYTEST) tests/network tests/conversion
+
+lint: $(VENV)/linters  ## style, arrows between the rooms, types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports
 	$(RUN) -m mypy fs_neurons
 
 report: $(VENV)/installed  ## all tables and figures on one page, results/index.html
@@ -53,7 +76,7 @@ table1: $(VENV)/installed  ## Table 1: IMAGENET=tfds:imagenet2012, or a folder; 
 swish_sets: $(VENV)/installed  ## what each Swish and sigmoid set does to a trained Swish network
 	$(RUN) -m experiments.swish_sets --verbosity=-1
 
-figure1 figure2 figure3 figure4: $(VENV)/installed
+figure1 figure2 figure3 figure4 schematic: $(VENV)/installed
 	$(RUN) -m experiments.$@
 figure5: $(VENV)/installed  ## spikes against gate inputs, and the inputs that occur; IMAGENET as for table1
 	$(RUN) -m experiments.figure5 --data=$(IMAGENET) --verbosity=-1
@@ -61,6 +84,7 @@ figure6a: $(VENV)/installed  ## accuracy of ResNet50 against the number of steps
 	$(RUN) -m experiments.figure6a --verbosity=-1
 figure6b figure6c figure6d: $(VENV)/installed
 	$(RUN) -m experiments.figure6 --panel=$(@:figure6%=%)
+schematic:  ## an artificial neuron and the FS-neuron that takes its place
 figure1:  ## an FS-neuron at work: potential, threshold, spikes, output
 figure2:  ## Swish by FS-neurons, published and fitted
 figure3:  ## the sigmoid by FS-neurons, published and fitted

@@ -31,7 +31,7 @@ setup(
     package_dir={"fs_neurons.params": "params"},
     package_data={
         "fs_neurons": ["py.typed"],
-        "fs_neurons.params": ["*.json", "*/*.json", "*/*.weights.h5"],
+        "fs_neurons.params": ["*.json", "*/*.json", "*/*.weights.h5", "*/*.keras"],
     },
     install_requires=[
         "tensorflow>=2.18",
@@ -52,11 +52,13 @@ setup(
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "setuptools>=70",
+            "jinja2>=3.1",
             "wheel",
         ],
+        "report": ["jinja2>=3.1"],
         "export": ["tf2onnx>=1.16", "onnxruntime>=1.17", "ai-edge-litert>=1.2"],
         "jax": ["jax>=0.4.30"],
         "torch": ["torch>=2.6"],
-        "lint": ["ruff>=0.9", "mypy>=1.11"],
+        "lint": ["ruff>=0.9", "mypy>=1.11", "import-linter>=2.0"],
     },
 )

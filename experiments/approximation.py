@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -17,12 +19,12 @@ from fs_neurons.analysis.drawing import draw_response, grid, mean_squared_error
 
 def run(
     path: pathlib.Path,
-    function,
+    function: Callable[[Any], Any],
     label: str,
     span: tuple[float, float],
     sets: dict[str, fs.FSParameters],
     parts: dict[str, tuple[float, float]] | None = None,
-    paper: dict[str, dict[str, float]] | None = None,
+    published: dict[str, dict[str, float]] | None = None,
 ) -> None:
     """Draws the figure, prints its errors, and writes PNG, JSON and two CSV files (response, parameters).
 
@@ -33,7 +35,7 @@ def run(
         span: range of gate inputs.
         sets: title -> parameters, one row of panels each.
         parts: title -> part of the span on which, and outside of which, errors are measured as well.
-        paper: title -> errors that the paper gives for that set, by the names used in the JSON.
+        published: title -> errors that the paper gives for that set, by the names used in the JSON.
     """
     save(draw_response(sets, function, span, label), path.with_suffix(".png"))
     x = grid(span)
@@ -50,7 +52,7 @@ def run(
             row[f"mse_in_{name}"] = mean_squared_error(y[part], target[part])
             row[f"mse_outside_{name}"] = mean_squared_error(y[~part], target[~part])
         row["mean_spikes"] = float(spikes.mean())
-        rows.append({**row, "paper": (paper or {}).get(title)})
+        rows.append({**row, "paper": (published or {}).get(title)})
     made_by = provenance(f"{len(x):,} gate inputs from {span[0]:g} to {span[1]:g}", images=0)
     write_json(
         path.with_suffix(".json"),

@@ -11,55 +11,43 @@ efficiency.json and .png to --output_dir.
 
 from __future__ import annotations
 
-import pathlib
-import sys
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from tabulate import tabulate
 
 import fs_neurons as fs
-from experiments import results
-from experiments.data import load_test_set
+from experiments import paper, results, runner
 from experiments.plotting import ANN, PAPER, SNN, plt, save
 from experiments.rate import rate_curve
-from fs_neurons import models
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.data import datasets
 from fs_neurons.simulation.rate_coding import firing_thresholds
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "A ReLU network of Table 2; the largest one shipped by default.")
-flags.DEFINE_integer("steps", 550, "Time steps of rate coding.", lower_bound=2)
-flags.DEFINE_integer("K", 10, "Time steps of FS-ReLU.", lower_bound=1)
-flags.DEFINE_float("alpha", 25.0, "Upper end of the range of FS-ReLU.")
-flags.DEFINE_integer("calibration", 500, "Training images for the thresholds.", lower_bound=1)
+IMAGES = 1000  # of the test set
+FLAGS = flags.FlagValues()
+runner.define_data_flags(FLAGS)
+FLAGS.set_default("limit", IMAGES)
+runner.define_relu_flags(FLAGS)
+flags.DEFINE_string(
+    "model", None, "A ReLU network of Table 2; ResNet20 (digits: ResNet8) when missing.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer("steps", 550, "Time steps of rate coding.", lower_bound=2, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "calibration", 500, "Training images for the thresholds.", lower_bound=1, flag_values=FLAGS
+)
 
 DEFAULTS = {"cifar10": "resnet20", "digits": "resnet8"}
-# What the paper compares with: steps for one image with rate coding, section 1.2.1, 1.2.2 and 1.2.3.
-PUBLISHED_STEPS = (
-    ("Inception-v3, ImageNet (Rueckauer et al., 2017)", 550, "25"),
-    ("ResNet34, ImageNet (Sengupta et al., 2019)", 2500, "125"),
-    ("ResNet20, CIFAR-10 (Sengupta et al., 2019)", 2000, ""),
-)
-# Lee et al., 2019: spikes for one CIFAR-10 image of a rate-coded conversion of ResNet11.
-LEE_SPIKES = 8_000_000
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    if FLAGS.limit is None:
-        FLAGS.limit = 1000
-    try:
-        data = load_test_set()
-        name = FLAGS.model or DEFAULTS[data.name]
-        model = models.pretrained(name, data.name)
-        snn = fs.convert(model, relu=fs.relu_parameters(FLAGS.K, FLAGS.alpha))
-        training = datasets.load(data.name, "train", FLAGS.data_dir).take(FLAGS.calibration)
-        thresholds = firing_thresholds(snn, datasets.standardise(training.images))
-    except (datasets.DatasetUnavailable, FileNotFoundError, ValueError) as error:
-        sys.exit(f"efficiency: {error}")
+def main() -> None:
+    data = runner.load_test_set(FLAGS)
+    name = FLAGS.model or DEFAULTS[data.name]
+    model = runner.pretrained(name, data.name)
+    snn = fs.convert(model, relu=fs.relu_parameters(FLAGS.K, FLAGS.alpha))
+    training = datasets.load(data.name, "train", FLAGS.data_dir).take(FLAGS.calibration)
+    thresholds = firing_thresholds(snn, datasets.standardise(training.images))
     ann = evaluate(model, data, batch_size=FLAGS.batch_size)
     spiking = evaluate(snn, data, batch_size=FLAGS.batch_size)
     neurons = fs.conversion_report(snn).neurons
@@ -78,8 +66,8 @@ def main(argv: list[str]) -> None:
     print(as_table(rows, simulation.period))
     print()
     print(published_table(simulation.period, spiking.spikes_per_image, name))
-    stem = "efficiency" if data.name == "cifar10" else f"efficiency_{data.name}"
-    path = pathlib.Path(FLAGS.output_dir) / stem
+    complete = FLAGS.limit >= IMAGES and name == DEFAULTS[data.name]
+    path = runner.path(FLAGS, "efficiency", data.name, complete)
     save(plot(ann.accuracy, fs_row, curve, name), path.with_suffix(".png"))
     made_by = results.provenance(f"{data.name} test set", len(data))
     content = {**made_by, "network": name, "neurons": neurons, "ann": 100 * ann.accuracy}
@@ -109,15 +97,15 @@ def published_table(period: int, spikes: float, name: str) -> str:
     """The paper's comparisons: published figures of rate coding over what was measured here."""
     cells = [
         (f"{network}: {steps} steps, FS an image every {period}", f"{steps / period:.1f} x",
-         f"about {paper} x" if paper else "")
-        for network, steps, paper in PUBLISHED_STEPS
+         f"about {gain} x" if gain else "")
+        for network, steps, gain in paper.RATE_CODING
     ]  # fmt: skip
     cells.append(
         (
-            f"ResNet11, rate coding (Lee et al., 2019): more than {LEE_SPIKES / 1e6:.0f} million spikes,"
-            f" {name} here {spikes:,.0f}",
-            f"{LEE_SPIKES / spikes:.0f} x",
-            "40 x (ResNet14)",
+            f"ResNet11, rate coding (Lee et al., 2019): more than"
+            f" {paper.RATE_CODING_SPIKES / 1e6:.0f} million spikes, {name} here {spikes:,.0f}",
+            f"{paper.RATE_CODING_SPIKES / spikes:.0f} x",
+            paper.RATE_CODING_SPIKES_GAIN,
         )
     )
     return tabulate(
@@ -125,7 +113,7 @@ def published_table(period: int, spikes: float, name: str) -> str:
     )
 
 
-def plot(ann: float, fs_row: dict, curve: list[dict], name: str) -> Any:
+def plot(ann: float, fs_row: dict[str, Any], curve: list[dict[str, Any]], name: str) -> plt.Figure:
     """Accuracy against time steps between images, and against spikes per neuron."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
     for axis, key, label in zip(
@@ -145,4 +133,4 @@ def plot(ann: float, fs_row: dict, curve: list[dict], name: str) -> Any:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

@@ -8,35 +8,32 @@ Writes figure1.png and figure1.json to --output_dir.
 
 from __future__ import annotations
 
-import pathlib
-import sys
-
 import numpy as np
-from absl import app, flags
+from absl import flags
 from keras import ops
 
-from experiments import results
+from experiments import results, runner
 from experiments.plotting import save
 from fs_neurons import neuron
 from fs_neurons.analysis.drawing import draw_neuron
 from fs_neurons.neuron import sets as parameters
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("set", "swish_k16_paper", "Parameter set: a name in params/, or a .json file.")
-flags.DEFINE_string("function", "silu", "Keras activation that it emulates.")
-flags.DEFINE_float("x", 1.3, "Gate input.")
-flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder for the results.")
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "set",
+    "swish_k16_paper",
+    "Parameter set: a name in params/, or a .json file.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string("function", "silu", "Keras activation that it emulates.", flag_values=FLAGS)
+flags.DEFINE_float("x", 1.3, "Gate input.", flag_values=FLAGS)
+runner.define_output_flag(FLAGS)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    path = pathlib.Path(FLAGS.output_dir) / "figure1"
-    try:
-        chosen = parameters.load(FLAGS.set)
-        save(draw_neuron(chosen, FLAGS.x, FLAGS.function), path.with_suffix(".png"))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"figure1: {error}")
+def main() -> None:
+    path = runner.path(FLAGS, "figure1")
+    chosen = parameters.load(FLAGS.set)
+    save(draw_neuron(chosen, FLAGS.x, FLAGS.function), path.with_suffix(".png"))
     x = np.float32(FLAGS.x)
     spikes = ops.convert_to_numpy(neuron.spike_train(x, chosen)).astype(int)
     output = float(ops.convert_to_numpy(neuron.response(x, chosen)))
@@ -55,4 +52,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

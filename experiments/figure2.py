@@ -7,35 +7,28 @@ Writes figure2.png, .json, .csv and figure2_parameters.csv to --output_dir.
 
 from __future__ import annotations
 
-import pathlib
-
 import keras
-from absl import app, flags
+from absl import flags
 
-from experiments import results
+from experiments import paper, runner
 from experiments.approximation import run
 from fs_neurons.neuron import sets as parameters
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder for the results.")
+FLAGS = flags.FlagValues()
+runner.define_output_flag(FLAGS)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+def main() -> None:
     sets = {
         "published": parameters.load("swish_k16_paper"),
         "fitted": parameters.load("swish_k16"),
     }
-    path = pathlib.Path(FLAGS.output_dir) / "figure2"
     run(
-        path, keras.activations.silu, "Swish", (-8.0, 12.0), sets,
-        parts={"main_region": (-2.0, 2.0)},
-        paper={  # section 1.2.1
-            "published": {"mse_in_main_region": 0.0023, "mse_outside_main_region": 0.0064}
-        },
+        runner.path(FLAGS, "figure2"), keras.activations.silu, "Swish", (-8.0, 12.0), sets,
+        parts={"main_region": paper.MAIN_REGION},
+        published={"published": paper.SWISH_ERRORS},
     )  # fmt: skip
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

@@ -13,18 +13,17 @@ standard deviations (squared), and pooled over all neurons. Writes figure5.png, 
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import flags
 from keras import ops
 from tabulate import tabulate
 
 import fs_neurons as fs
-from experiments import results
+from experiments import paper, results, runner
 from experiments.plotting import ANN, PAPER, SNN, plt, save
 from fs_neurons import models, neuron
 from fs_neurons.data import datasets, imagenet
@@ -32,38 +31,43 @@ from fs_neurons.data.preprocessing import PREPROCESSINGS
 from fs_neurons.models.imagenet import load_network
 from fs_neurons.neuron import sets as parameters
 
-FLAGS = flags.FLAGS
+LIMIT = 50
+FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "swish_model",
     "efficientnet-b7",
     "Network of panel A: of Table 1, or cifar10/NAME or digits/NAME.",
+    flag_values=FLAGS,
 )
-flags.DEFINE_string("relu_model", "resnet50", "Network of panel B, likewise.")
-flags.DEFINE_string("checkpoint", None, "Official checkpoint of --swish_model.")
-flags.DEFINE_string("data", imagenet.DEFAULT, "ImageNet images, as for table1.")
-flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.")
-flags.DEFINE_integer("limit", 50, "Images to measure on.", lower_bound=1)
-flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder for the results.")
+flags.DEFINE_string("relu_model", "resnet50", "Network of panel B, likewise.", flag_values=FLAGS)
+flags.DEFINE_string("checkpoint", None, "Official checkpoint of --swish_model.", flag_values=FLAGS)
+flags.DEFINE_string("data", imagenet.DEFAULT, "ImageNet images, as for table1.", flag_values=FLAGS)
+flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.", flag_values=FLAGS)
+flags.DEFINE_integer("limit", LIMIT, "Images to measure on.", lower_bound=1, flag_values=FLAGS)
+runner.define_output_flag(FLAGS)
 
 SPAN, POINTS = (-8.0, 12.0), 4001
 
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """A panel: parameters, the activation that they emulate, published mean and variance."""
+    """A panel: parameters, the activation that they emulate, the network whose gate inputs are published."""
 
     title: str
     parameters: fs.FSParameters
     activation: str
-    published: tuple[float, float]
     published_for: str
+
+    @property
+    def published(self) -> tuple[float, float]:
+        """Mean and variance."""
+        return paper.GATE_INPUTS[self.published_for]
 
 
 PANELS = (
-    Panel("A  FS-Swish, K = 16", parameters.load("swish_k16_paper"), "silu", (-0.112, 1.99),
-          "EfficientNet-B7"),
-    Panel("B  FS-ReLU, K = 6, alpha = 10", fs.relu_parameters(6, 10.0), "relu", (-0.36970, 2.19),
-          "ResNet50"),
+    Panel("A  FS-Swish, K = 16", parameters.load("swish_k16_paper"), "silu", "EfficientNet-B7"),
+    Panel(f"B  FS-ReLU, K = {paper.FIGURE5_K}, alpha = {paper.FIGURE5_ALPHA:g}",
+          fs.relu_parameters(paper.FIGURE5_K, paper.FIGURE5_ALPHA), "relu", "ResNet50"),
 )  # fmt: skip
 
 
@@ -74,9 +78,7 @@ class Inputs(NamedTuple):
     pooled: tuple[float, float]
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+def main() -> None:
     names = (FLAGS.swish_model, FLAGS.relu_model)
     x = np.linspace(*SPAN, POINTS).astype(np.float32)
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
@@ -114,7 +116,8 @@ def main(argv: list[str]) -> None:
         right.legend(fontsize=7)
     header = ("panel", "gate inputs", "mean", "variance", "mean spikes under it")
     print(tabulate(rows, header, disable_numparse=True))
-    path = pathlib.Path(FLAGS.output_dir) / "figure5"
+    complete = len(rows) == 3 * len(PANELS) and FLAGS.limit >= LIMIT
+    path = runner.path(FLAGS, "figure5", complete=complete)
     save(figure, path.with_suffix(".png"))
     results.write_csv(path.with_suffix(".csv"), columns)
     made_by = results.provenance(", ".join(names), FLAGS.limit)
@@ -168,4 +171,4 @@ def load(name: str) -> tuple[keras.Model, Iterator[np.ndarray]]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

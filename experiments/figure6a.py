@@ -10,48 +10,46 @@ figure6a.png, .csv and .json (digits: figure6a_digits.*) to --output_dir.
 
 from __future__ import annotations
 
-import pathlib
-import sys
+from typing import Any
 
 import keras
-from absl import app, flags
+from absl import flags
 from tabulate import tabulate
 
 import fs_neurons as fs
-from experiments import results
-from experiments.data import load_test_set
+from experiments import paper, results, runner
 from experiments.plotting import ANN, plt, save
-from fs_neurons import models
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.data import datasets
 
-FLAGS = flags.FLAGS
-flags.DEFINE_list("models", None, "ReLU networks; ResNet50 (digits: ResNet8) when missing.")
-flags.DEFINE_integer("largest_K", 14, "Last number of time steps.", lower_bound=2)
-flags.DEFINE_float("alpha", 25.0, "Upper end of the range of FS-ReLU.")
+FLAGS = flags.FlagValues()
+runner.define_data_flags(FLAGS)
+flags.DEFINE_list(
+    "models", None, "ReLU networks; ResNet50 (digits: ResNet8) when missing.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "largest_K", 14, "Last number of time steps.", lower_bound=2, flag_values=FLAGS
+)
+flags.DEFINE_float("alpha", paper.ALPHA, "Upper end of the range of FS-ReLU.", flag_values=FLAGS)
 
-CHOSEN_K = 10  # of Table 2
 DEFAULT = {"cifar10": ["resnet50"], "digits": ["resnet8"]}
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    try:
-        fs.relu_parameters(CHOSEN_K, FLAGS.alpha)
-        data = load_test_set()
-        networks = {
-            name: models.pretrained(name, data.name) for name in FLAGS.models or DEFAULT[data.name]
-        }
-    except (ValueError, datasets.DatasetUnavailable, FileNotFoundError) as error:
-        sys.exit(f"figure6a: {error}")
+def main() -> None:
+    fs.relu_parameters(paper.K, FLAGS.alpha)
+    data = runner.load_test_set(FLAGS)
+    names = FLAGS.models or DEFAULT[data.name]
+    networks = {name: runner.pretrained(name, data.name) for name in names}
     rows = [row for name, model in networks.items() for row in measure(name, model, data)]
 
     title = f"{data.name}, {len(data):,} test images, alpha = {FLAGS.alpha:g}"
     header = ("network", "K", "ANN %", "SNN %", "spikes/neuron")
-    print(f"{title}\n{tabulate([list(row.values()) for row in rows], header, floatfmt='.2f')}")
-    stem = "figure6a" if data.name == "cifar10" else f"figure6a_{data.name}"
-    path = pathlib.Path(FLAGS.output_dir) / stem
+    shown = [
+        [row[key] for key in ("network", "K", "ann", "snn", "spikes_per_neuron")] for row in rows
+    ]
+    print(f"{title}\n{tabulate(shown, header, floatfmt='.2f')}")
+    complete = FLAGS.limit is None and set(names) >= set(DEFAULT[data.name])
+    path = runner.path(FLAGS, "figure6a", data.name, complete)
     save(plot(rows, title), path.with_suffix(".png"))
     results.write_csv(path.with_suffix(".csv"), {key: [r[key] for r in rows] for key in rows[0]})
     made_by = results.provenance(f"{data.name} test set", len(data))
@@ -59,27 +57,19 @@ def main(argv: list[str]) -> None:
     print(f"Written to {path}.png, .csv and .json")
 
 
-def measure(name: str, model: keras.Model, data: datasets.Dataset) -> list[dict]:
+def measure(name: str, model: keras.Model, data: datasets.Dataset) -> list[dict[str, Any]]:
     """Accuracy in per cent and spikes per neuron for K = 2, 3, ..."""
-    ann = evaluate(model, data, batch_size=FLAGS.batch_size, verbose=sys.stderr.isatty())
+    how = {"batch_size": FLAGS.batch_size, "verbose": runner.showing()}
+    ann = evaluate(model, data, **how)
     rows = []
     for K in range(2, FLAGS.largest_K + 1):
         snn = fs.convert(model, relu=fs.relu_parameters(K, FLAGS.alpha))
-        result = evaluate(snn, data, batch_size=FLAGS.batch_size, verbose=sys.stderr.isatty())
-        neurons = fs.conversion_report(snn).neurons
-        rows.append(
-            {
-                "network": name,
-                "K": K,
-                "ann": round(100 * ann.accuracy, 4),
-                "snn": round(100 * result.accuracy, 4),
-                "spikes_per_neuron": result.spikes_per_image / neurons,
-            }
-        )
+        both = runner.accuracy_and_spikes(ann, evaluate(snn, data, **how), snn)
+        rows.append({"network": name, "K": K, **both})
     return rows
 
 
-def plot(rows: list[dict], title: str) -> plt.Figure:
+def plot(rows: list[dict[str, Any]], title: str) -> plt.Figure:
     """Accuracy against K, one curve per network."""
     figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
     names = list(dict.fromkeys(row["network"] for row in rows))
@@ -92,10 +82,10 @@ def plot(rows: list[dict], title: str) -> plt.Figure:
         ann = of_network[0]["ann"]
         axes.axhline(ann, color=curve.get_color(), linestyle="--", linewidth=0.8,
                      label=f"{name}, ANN {ann:.2f} %")  # fmt: skip
-    chosen = [row for row in rows if row["K"] == CHOSEN_K]
+    chosen = [row for row in rows if row["K"] == paper.K]
     axes.plot(
         [r["K"] for r in chosen], [r["snn"] for r in chosen], "x", color=ANN, markersize=9,
-        markeredgewidth=2, linestyle="", label=f"K = {CHOSEN_K}, chosen", zorder=3,
+        markeredgewidth=2, linestyle="", label=f"K = {paper.K}, chosen", zorder=3,
     )  # fmt: skip
     axes.set(xlabel="time steps K", ylabel="test accuracy (%)", title=f"6A  {title}")
     axes.set_xticks(range(2, FLAGS.largest_K + 1))
@@ -104,4 +94,4 @@ def plot(rows: list[dict], title: str) -> plt.Figure:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

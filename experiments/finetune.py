@@ -23,7 +23,7 @@ from absl import app, flags
 from tabulate import tabulate
 
 import fs_neurons as fs
-from experiments import results
+from experiments import epochs, results
 from experiments.data import load_test_set
 from fs_neurons import models, training
 from fs_neurons.analysis.evaluation import evaluate
@@ -53,7 +53,6 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("seed", 0, "Seed of order and augmentation.")
 flags.DEFINE_string("models_dir", None, "Folder for the networks; params/finetuned when missing.")
-flags.DEFINE_bool("resume", False, "Continue from the checkpoint of a killed run.")
 
 # Peak learning rate and share of the labels that did best at K = 3 among the few that were tried.
 RECIPES = {"cifar10/resnet8": (0.1, 0.7), "cifar10/resnet14": (0.03, 0.3)}
@@ -70,7 +69,7 @@ def main(argv: list[str]) -> None:
         path = pathlib.Path(FLAGS.output_dir) / f"{stem}.json"
         for name in FLAGS.models:
             for K in map(int, FLAGS.steps):
-                row = finetune(name, K, train_set, test_set)
+                row = finetuned(name, K, train_set, test_set)
                 rows = results.read_json(path)["rows"] if path.exists() else []
                 rows = [r for r in rows if (r["network"], r["K"]) != (name, K)] + [row]
                 made_by = results.provenance(f"{test_set.name} test set", len(test_set))
@@ -87,7 +86,7 @@ def main(argv: list[str]) -> None:
     print(f"Written to {path}")
 
 
-def finetune(
+def finetuned(
     name: str, K: int, train_set: datasets.Dataset, test_set: datasets.Dataset
 ) -> dict[str, Any]:
     """Calibrates, trains and saves one network; its row."""
@@ -108,23 +107,29 @@ def finetune(
         learning_rate = FLAGS.learning_rate
     if FLAGS.label_share is not None:
         label_share = FLAGS.label_share
-    recipe = training.Recipe(
+    checkpoint = folder / f"{stem}.checkpoint.npz"
+    epochs.check_checkpoint(checkpoint)
+    history: list[dict[str, Any]] = []
+
+    def note(row: dict[str, Any]) -> None:
+        history.append(row)
+        epochs.log_epoch(row)
+
+    snn = training.finetune(
+        snn,
+        train_set,
+        teacher=model,
+        target_spikes=FLAGS.target_spikes,
         epochs=FLAGS.epochs,
         learning_rate=learning_rate,
-        schedule="one_cycle",
-        nesterov=True,
-        weight_decay=1e-4,
-        average_from=0.6,
-        policy="mixed_bfloat16",
-        average_epochs=0.5,
         label_share=label_share,
-        target_spikes=FLAGS.target_spikes,
+        policy="mixed_bfloat16",
+        seed=FLAGS.seed,
+        checkpoint=checkpoint,
+        resume=FLAGS.resume,
+        on_epoch=note,
+        on_step=epochs.progress_bar(),
     )
-    checkpoint = folder / f"{stem}.checkpoint.npz"
-    history = training.train(
-        snn, train_set, test_set, recipe, seed=FLAGS.seed, checkpoint=checkpoint,
-        resume=FLAGS.resume, teacher=model, on_epoch=training.log_epoch, verbose=sys.stderr.isatty(),
-    )  # fmt: skip
     tuned = evaluate(snn, test_set, batch_size=FLAGS.batch_size)
     neurons = fs.conversion_report(snn).neurons
     save_model(snn, folder / f"{stem}.keras")

@@ -24,7 +24,7 @@ from fs_neurons import fitting
 from fs_neurons.families import BOUNDED, FOLDER, FORMAT
 from fs_neurons.files import params_dir, write_atomically
 from fs_neurons.neuron import FSParameters
-from fs_neurons.parameters import to_dict
+from fs_neurons.neuron.sets import to_dict
 
 # Weight of gate inputs u: mostly a Gaussian, as they occur, and the rest spread over the domain.
 WEIGHT_DEVIATION, FLOOR = 2.5, 0.25

@@ -15,26 +15,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
-import shlex
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import flags
 from tabulate import tabulate
 
 import fs_neurons as fs
-from experiments import results
-from experiments.data import load_test_set
+from experiments import paper, results, runner
 from experiments.plotting import ANN, PAPER, plt, save
 from experiments.rate import rate_curve
 from fs_neurons import models
 from fs_neurons.analysis.evaluation import evaluate
-from fs_neurons.calibration.calibrator import Settings, calibrate
+from fs_neurons.calibration import Settings, calibrate
 from fs_neurons.data import datasets
 from fs_neurons.files import params_dir
 from fs_neurons.files.models import load_model
@@ -68,17 +64,27 @@ TITLES = {
     "rate": "rate coding",
 }
 
-FLAGS = flags.FLAGS
-flags.DEFINE_list("models", None, "Networks; all that have weights when missing.")
-flags.DEFINE_multi_enum(
-    "method", None, METHODS, "What to measure, may be repeated; all when missing."
+IMAGES, RATE_IMAGES = 1000, 500
+FLAGS = flags.FlagValues()
+runner.define_data_flags(FLAGS)
+flags.DEFINE_list(
+    "models", None, "Networks; all that have weights when missing.", flag_values=FLAGS
 )
-flags.DEFINE_list("steps", ["5", "4", "3"], "Numbers of steps of ReLU networks.")
-flags.DEFINE_integer("images", 1000, "Training images to calibrate on.", lower_bound=16)
-flags.DEFINE_integer("rate_images", 500, "Test images of rate coding.", lower_bound=1)
-flags.DEFINE_integer("rate_steps", 128, "Time steps of rate coding.", lower_bound=2)
+flags.DEFINE_multi_enum(
+    "method", None, METHODS, "What to measure, may be repeated; all when missing.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_list("steps", ["5", "4", "3"], "Numbers of steps of ReLU networks.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "images", IMAGES, "Training images to calibrate on.", lower_bound=16, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "rate_images", RATE_IMAGES, "Test images of rate coding.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "rate_steps", 128, "Time steps of rate coding.", lower_bound=2, flag_values=FLAGS
+)
 
-PAPER_ALPHA, PAPER_STEPS = 25.0, 10
 PRICE, PRICED_STEPS = 0.03, (6, 5, 4)
 SWISH_SETTINGS: tuple[dict[str, Any], ...] = (
     {"steps": 16, "spike_penalty": 3e-3},
@@ -109,35 +115,29 @@ PUBLISHED = (
 )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    try:
-        data = load_test_set()
-        training = datasets.load(data.name, "train", FLAGS.data_dir).take(FLAGS.images)
-        images = np.asarray(datasets.standardise(training.images))
-        stem = "pareto" if data.name == "cifar10" else f"pareto_{data.name}"
-        path = pathlib.Path(FLAGS.output_dir) / stem
-        file = path.with_suffix(".json")
-        rows = results.read_json(file)["rows"] if file.exists() else []
-        for name in FLAGS.models or models.shipped(data.name):
-            for row in measure(name, models.pretrained(name, data.name), data, images):
-                key = _key(row)
-                rows = [*(r for r in rows if _key(r) != key), row]
-                print(as_table([row]).splitlines()[-1], flush=True)
-                made_by = results.provenance(f"{data.name} test set", len(data))
-                published = [mark._asdict() for mark in PUBLISHED] if data.name == "cifar10" else []
-                results.write_json(file, {**made_by, "rows": rows, "published": published})
-    except (datasets.DatasetUnavailable, FileNotFoundError, ValueError) as error:
-        sys.exit(f"pareto: {error}")
+def main() -> None:
+    data = runner.load_test_set(FLAGS)
+    training = datasets.load(data.name, "train", FLAGS.data_dir).take(FLAGS.images)
+    images = np.asarray(datasets.standardise(training.images))
+    complete = FLAGS.limit is None and FLAGS.images >= IMAGES and FLAGS.rate_images >= RATE_IMAGES
+    path = runner.path(FLAGS, "pareto", data.name, complete)
+    file = path.with_suffix(".json")
+    published = PUBLISHED if data.name == "cifar10" else ()
+    rows = results.rows_of(file)
+    for name in FLAGS.models or models.shipped(data.name):
+        for row in measure(name, runner.pretrained(name, data.name), data, images):
+            print(as_table([row]).splitlines()[-1], flush=True)
+            made_by = results.provenance(f"{data.name} test set", len(data))
+            content = {**made_by, "published": [mark._asdict() for mark in published]}
+            rows = results.merge_rows(file, [row], _key, content)
     if not rows:
-        sys.exit(
-            f"pareto: none of {', '.join(FLAGS.method or METHODS)} can be measured with these networks on {data.name};"
-            " experiments.finetune makes fine-tuned ones, and --data takes another data set"
+        raise ValueError(
+            f"none of {', '.join(FLAGS.method or METHODS)} can be measured with these networks on"
+            f" {data.name}; experiments.finetune makes fine-tuned ones, and --data takes another data set"
         )
     print(f"{data.name}, {len(data):,} test images, calibrated on {len(images):,} training images")
     print(as_table(sorted(rows, key=_key)))
-    save(plot(rows, PUBLISHED if data.name == "cifar10" else ()), path.with_suffix(".png"))
+    save(plot(rows, published), path.with_suffix(".png"))
     print(f"Written to {path}.json and .png")
 
 
@@ -179,8 +179,8 @@ def conversions(
         for setting in SWISH_SETTINGS:
             yield setting["steps"], lambda: fs.convert(model, calibration_data=images, **setting)  # noqa: B023
     elif not swish and method == "paper":
-        for K in sorted({PAPER_STEPS, *steps}, reverse=True):
-            yield K, lambda: fs.convert(model, relu=fs.relu_parameters(K, PAPER_ALPHA))  # noqa: B023
+        for K in sorted({paper.K, *steps}, reverse=True):
+            yield K, lambda: fs.convert(model, relu=fs.relu_parameters(K, paper.ALPHA))  # noqa: B023
     elif not swish and method == "priced":
         for K in PRICED_STEPS:
             setting = {"calibration_data": images, "steps": K, "spike_penalty": PRICE}
@@ -211,21 +211,24 @@ def rate_rows(
             )  # fmt: skip
 
 
-def _row(name, method, K, ann, accuracy, spikes, images, seconds) -> dict[str, Any]:
+def _row(
+    name: str, method: str, K: int, ann: float, accuracy: float, spikes: float, images: int,
+    seconds: float,
+) -> dict[str, Any]:  # fmt: skip
     return {
         "network": name,
         "method": method,
         "K": K,
-        "ann": round(100 * ann, 4),
-        "snn": round(100 * accuracy, 4),
+        "ann": runner.percent(ann),
+        "snn": runner.percent(accuracy),
         "spikes_per_neuron": spikes,
         "images": images,
         "conversion_seconds": round(seconds, 1),
-        "command": shlex.join(["python", "-m", "experiments.pareto", *sys.argv[1:]]),
+        "command": results.command(),
     }
 
 
-def _key(row: dict[str, Any]) -> tuple:
+def _key(row: Mapping[str, Any]) -> tuple[int, int, int]:
     return list(models.NETWORKS).index(row["network"]), METHODS.index(row["method"]), -row["K"]
 
 
@@ -298,4 +301,4 @@ def plot(rows: list[dict[str, Any]], published: tuple[Published, ...]) -> plt.Fi
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import keras
 import numpy as np
 
 import fs_neurons as fs
+from experiments import runner
 from fs_neurons.data import datasets
 from fs_neurons.simulation.rate_coding import simulate_rate
 
@@ -20,7 +20,7 @@ def rate_curve(
     neurons = fs.conversion_report(snn).neurons
     hits = np.zeros(steps, np.int64)
     spikes = np.zeros(steps, np.int64)
-    bar = keras.utils.Progbar(len(data), verbose=int(sys.stderr.isatty()), unit_name="image")
+    bar = runner.progress(len(data))
     for start in range(0, len(data), batch_size):
         images = datasets.standardise(data.images[start : start + batch_size])
         labels = data.labels[start : start + batch_size]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import csv
 import datetime
 import importlib.metadata
@@ -10,38 +12,84 @@ import os
 import pathlib
 import platform
 import shlex
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 
+try:
+    import fcntl
+except ImportError:  # Windows, where folders can't be locked
+    fcntl = None  # type: ignore[assignment]
+
 from fs_neurons.files import write_atomically
 
-RESULTS_DIR = pathlib.Path(__file__).resolve().parent.parent / "results"
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RESULTS_DIR = ROOT / "results"
 
 # What `provenance` gives, and of which type.
 PROVENANCE = {
     "command": str, "data": str, "images": int, "date": str, "backend": str, "versions": dict,
     "machine": str,
 }  # fmt: skip
+# Given too, but not by earlier versions.
+COMMIT = "commit"
+PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "numba")
+SOURCES = ("fs_neurons", "experiments", "params")  # what a result depends on
+
+# The command of the experiment that runs, where it isn't that of the process.
+running: contextvars.ContextVar[str | None] = contextvars.ContextVar("running", default=None)
+
+
+def command() -> str:
+    """The command line that repeats what runs now."""
+    program = sys.modules["__main__"].__spec__
+    return running.get() or shlex.join(
+        ["python", "-m", program.name if program else "?", *sys.argv[1:]]
+    )
 
 
 def provenance(data: str, images: int) -> dict[str, Any]:
-    """How a result was made: command, data, number of images, date, versions, backend, machine."""
-    program = sys.modules["__main__"].__spec__
+    """How a result was made: command, data, number of images, date, commit, versions, backend, machine."""
     return {
-        "command": shlex.join(["python", "-m", program.name if program else "?", *sys.argv[1:]]),
+        "command": command(),
         "data": data,
         "images": images,
         "date": datetime.date.today().isoformat(),
+        COMMIT: commit(),
         "backend": keras.backend.backend(),
-        "versions": {name: importlib.metadata.version(name) for name in ("keras", "numpy")},
+        "versions": versions(),
         "machine": f"{platform.machine()}, {os.cpu_count()} processors",
     }
 
 
-def read_json(path: str | os.PathLike) -> dict[str, Any]:
+def commit() -> str | None:
+    """The git commit of the sources, "... with changes" if they differ from it; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", *SOURCES)
+        return git("rev-parse", "HEAD") + (" with changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that results depend on, as far as they are installed."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `write_json` wrote, provenance checked.
 
     Raises:
@@ -59,16 +107,69 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
-def write_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     """Writes `content` as JSON, atomically."""
     with write_atomically(path) as file:
         json.dump(content, file, indent=2, allow_nan=False)
         file.write("\n")
 
 
-def write_csv(path: str | os.PathLike, columns: Mapping[str, Sequence[Any]]) -> None:
+def write_csv(path: str | os.PathLike[str], columns: Mapping[str, Sequence[Any]]) -> None:
     """Writes columns of equal length as CSV, atomically."""
     with write_atomically(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
+
+
+def rows_of(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of a result; none where there is no such file.
+
+    Raises:
+        ValueError: the file is not the result of an experiment.
+    """
+    return list(read_json(path)["rows"]) if path.exists() else []
+
+
+def merge_rows(
+    path: pathlib.Path,
+    new: Sequence[Mapping[str, Any]],
+    key: Callable[[Mapping[str, Any]], Any],
+    content: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Puts rows into the result at `path`, in place of those with the same key; all others stay.
+
+    Several processes may do so at once: none loses a row of another.
+
+    Args:
+        path: of the JSON file.
+        new: rows to add.
+        key: what tells a row from others, such as its network and K.
+        content: everything but the rows.
+
+    Returns:
+        All rows that are in the file now.
+
+    Raises:
+        ValueError: the file is not the result of an experiment.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.parent):
+        keys = {key(row) for row in new}
+        rows = [row for row in rows_of(path) if key(row) not in keys] + [dict(row) for row in new]
+        write_json(path, {**content, "rows": rows})
+    return rows
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """One at a time: waits for others, and leaves no file behind, not even after a kill."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -18,99 +18,94 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
-import sys
 from typing import Any
 
-# Before TensorFlow starts: full vectors where a CPU has 512 bits; it makes FS-neurons a third faster.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
-
 import keras
-from absl import app, flags
+from absl import flags
 from tabulate import tabulate
 
 import fs_neurons as fs
-from experiments import results, strategy
+from experiments import paper, results, runner
 from fs_neurons.analysis.side_by_side import Tally, side_by_side
 from fs_neurons.backend.distribution import Distribution, WorkerLostError
+from fs_neurons.conversion.report import ConversionReport
 from fs_neurons.data import imagenet
-from fs_neurons.data.datasets import DatasetUnavailable
 from fs_neurons.data.preprocessing import PREPROCESSINGS
 from fs_neurons.models.imagenet import NAMES, RANDOM, Network, load_network
 
-FLAGS = flags.FLAGS
+FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "data",
     imagenet.DEFAULT,
     "tfds:imagenet2012, tfds:imagenet_v2, or a folder of class folders (val/n01440764/*.JPEG).",
+    flag_values=FLAGS,
 )
-flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets, for tfds:...")
+flags.DEFINE_string(
+    "data_dir", None, "Folder of tensorflow-datasets, for tfds:...", flag_values=FLAGS
+)
 flags.DEFINE_list(
     "model",
     ["efficientnet-b7", "resnet50"],
     f"Networks: {', '.join(NAMES)}, or the path of a saved Keras model.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "checkpoint",
     None,
     "Weights of the one --model: an official EfficientNet checkpoint (folder or prefix), or .weights.h5.",
+    flag_values=FLAGS,
 )
-flags.DEFINE_bool("random_weights", False, "Untrained networks, to test and to time.")
+flags.DEFINE_bool(
+    "random_weights", False, "Untrained networks, to test and to time.", flag_values=FLAGS
+)
 flags.DEFINE_integer(
-    "image_size", None, "Resolution; the network's own when missing.", lower_bound=32
+    "image_size",
+    None,
+    "Resolution; the network's own when missing.",
+    lower_bound=32,
+    flag_values=FLAGS,
 )
 flags.DEFINE_enum(
-    "preprocessing", None, list(PREPROCESSINGS), "Of a saved model; a named one has its own."
+    "preprocessing",
+    None,
+    list(PREPROCESSINGS),
+    "Of a saved model; a named one has its own.",
+    flag_values=FLAGS,
 )
-flags.DEFINE_string("logits", None, "Layer of a saved model whose output is the class scores.")
-flags.DEFINE_bool("swish_only", False, "Leave sigmoids as they are, as the official README does.")
-flags.DEFINE_integer("K", 10, "Time steps of FS-ReLU.", lower_bound=1)
-flags.DEFINE_float("alpha", 25.0, "Upper end of the range of FS-ReLU.")
-flags.DEFINE_integer("batch_size", 1, "Images per forward pass.", lower_bound=1)
-flags.DEFINE_integer("limit", None, "Stop after so many images.", lower_bound=1)
-flags.DEFINE_integer("save_every", 100, "Images after which results are written.", lower_bound=1)
-flags.DEFINE_bool("restart", False, "Measure anew what is in the results already.")
-flags.DEFINE_string("output_dir", str(results.RESULTS_DIR), "Folder for the results.")
+flags.DEFINE_string(
+    "logits", None, "Layer of a saved model whose output is the class scores.", flag_values=FLAGS
+)
+flags.DEFINE_bool(
+    "swish_only",
+    False,
+    "Leave sigmoids as they are, as the official README does.",
+    flag_values=FLAGS,
+)
+runner.define_relu_flags(FLAGS)
+flags.DEFINE_integer("batch_size", 1, "Images per forward pass.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("limit", None, "Stop after so many images.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "save_every", 100, "Images after which results are written.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_bool(
+    "restart", False, "Measure anew what is in the results already.", flag_values=FLAGS
+)
+runner.define_output_flag(FLAGS)
+runner.define_strategy_flag(FLAGS)
 
 
-@dataclasses.dataclass(frozen=True)
-class PaperRow:
-    """A row of the paper's Table 1, ImageNet2012: accuracies in per cent, spikes per image."""
-
-    parameters: str
-    ann_top1: float
-    ann_top5: float
-    snn_top1: float
-    snn_top5: float
-    layers: int
-    neurons: str
-    spikes: str
-
-
-PAPER_EFFICIENTNET = PaperRow("66M", 85.0, 97.2, 83.57, 96.7, 218, "259M", "554.9M")
-PAPER_RESNET = PaperRow("26M", 75.22, 92.4, 75.10, 92.36, 50, "9.6M", "14.045M")
-PAPER_ROWS = {
-    "efficientnet-b7": PAPER_EFFICIENTNET,
-    "resnet50": PAPER_RESNET,
-    "resnet50-v1.5-avgpool": PAPER_RESNET,
-}
-
-
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+def main() -> None:
     if FLAGS.checkpoint and (len(FLAGS.model) != 1 or FLAGS.random_weights):
-        sys.exit("table1: --checkpoint is the weights of one network: give one --model, trained")
-    distribution = strategy.start()
+        raise ValueError("--checkpoint is the weights of one network: give one --model, trained")
+    distribution = runner.start(FLAGS.strategy)
     stem = "table1_random_weights" if FLAGS.random_weights else "table1"
-    path = pathlib.Path(FLAGS.output_dir) / f"{stem}.json"
-    try:
-        relu = fs.relu_parameters(FLAGS.K, FLAGS.alpha)
-        rows = _read_rows(path) if distribution.is_chief else []
-        source = imagenet.open_images(FLAGS.data, data_dir=FLAGS.data_dir)
-    except (ValueError, DatasetUnavailable) as error:
-        sys.exit(f"table1: {error}")
+    # A run with --limit continues what is there; one that begins anew must not replace more than it measures.
+    complete = not (FLAGS.restart and FLAGS.limit)
+    path = runner.path(FLAGS, stem, complete=complete).with_suffix(".json")
+    relu = fs.relu_parameters(FLAGS.K, FLAGS.alpha)
+    rows = _read_rows(path) if distribution.is_chief else []
+    source = imagenet.open_images(FLAGS.data, data_dir=FLAGS.data_dir)
     for note in source.notes:
         print(note)
     measured, missing = [], []
@@ -129,16 +124,14 @@ def main(argv: list[str]) -> None:
             measured.append(measure(network, source, relu, rows, path, distribution))
         except FileNotFoundError as error:
             missing.append(str(error))
-        except ValueError as error:
-            sys.exit(f"table1: {error}")
         except WorkerLostError as error:
-            sys.exit(
-                f"table1: {error}; what was done is in {path} of the first worker: start all workers"
-                " again to continue"
-            )
+            raise WorkerLostError(
+                f"{error}; what was done is in {path} of the first worker: start all workers again to"
+                " continue"
+            ) from error
         keras.backend.clear_session()
     if not measured:
-        sys.exit(f"table1: {'; '.join(missing)}")
+        raise FileNotFoundError("; ".join(missing))
     if not distribution.is_chief:
         return
     for line in missing:
@@ -157,9 +150,7 @@ def measure(
 ) -> dict[str, Any]:
     """One row, continued from the one of the same run among `rows`, which the chief writes with the others."""
     arguments: dict[str, Any] = {"keep": ("sigmoid",)} if FLAGS.swish_only else {}
-    converts_relu = any(
-        site.activation == "relu" for site in fs.conversion.find_sites(network.model)
-    )
+    converts_relu = any(site.activation == "relu" for site in fs.find_sites(network.model))
     if converts_relu:
         arguments["relu"] = relu
     with distribution.scope():
@@ -192,13 +183,13 @@ def measure(
         if not distribution.is_chief:
             return
         row.update(tally=dataclasses.asdict(tally), **_summary(network, report, tally))
-        row["command"] = results.provenance("", 0)["command"]
+        row["command"] = results.command()
         made_by = results.provenance(source.name, tally.images)
         results.write_json(path, {**made_by, "rows": [r for r in rows if r["tally"]["images"]]})
 
     stop = min(source.count, FLAGS.limit or source.count)
-    bar = keras.utils.Progbar(
-        stop, verbose=int(distribution.is_chief and sys.stderr.isatty()), unit_name="image",
+    bar = runner.progress(
+        stop, verbose=int(distribution.is_chief and runner.showing()),
         stateful_metrics=["ann", "snn", "agreement"],
     )  # fmt: skip
     saved = done.position
@@ -219,7 +210,7 @@ def measure(
     return row
 
 
-def _summary(network: Network, report: fs.conversion.ConversionReport, tally: Tally) -> dict:
+def _summary(network: Network, report: ConversionReport, tally: Tally) -> dict[str, Any]:
     """What the table shows, in per cent and per image."""
     n = tally.images
     random = network.weights == RANDOM
@@ -242,8 +233,8 @@ def _summary(network: Network, report: fs.conversion.ConversionReport, tally: Ta
     }
 
 
-def _paper(network: Network) -> dict | None:
-    row = PAPER_ROWS.get(network.name)
+def _paper(network: Network) -> dict[str, Any] | None:
+    row = paper.TABLE1.get(network.name)
     return dataclasses.asdict(row) if row else None
 
 
@@ -265,11 +256,12 @@ def as_table(rows: list[dict[str, Any]]) -> str:
             f"{row['spikes_per_image']:,.0f}", f"{row['time_ratio']:.2f}",
         ))  # fmt: skip
         if row["paper"]:
-            paper = PaperRow(**row["paper"])
+            published = paper.Table1Row(**row["paper"])
             lines.append((
-                "  paper, ImageNet2012", "50,000", paper.parameters,
-                accuracy(paper.ann_top1, paper.ann_top5), accuracy(paper.snn_top1, paper.snn_top5),
-                "", paper.layers, paper.neurons, paper.spikes, "",
+                "  paper, ImageNet2012", "50,000", published.parameters,
+                accuracy(published.ann_top1, published.ann_top5),
+                accuracy(published.snn_top1, published.snn_top5),
+                "", published.layers, published.neurons, published.spikes, "",
             ))  # fmt: skip
     header = ("network", "images", "parameters", "ANN top-1 (top-5) %", "SNN top-1 (top-5) %",
               "agreement %", "layers", "neurons", "spikes/image", "time SNN/ANN")  # fmt: skip
@@ -313,4 +305,4 @@ def _digest(model: keras.Model) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

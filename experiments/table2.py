@@ -11,27 +11,27 @@ Writes table2.json and table2.png (digits: table2_digits.*) to --output_dir.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
-import sys
 from typing import Any
 
 import keras
-from absl import app, flags
+from absl import flags
 from tabulate import tabulate
 
 import fs_neurons as fs
-from experiments import results, strategy
-from experiments.data import load_test_set
+from experiments import paper, results, runner
 from experiments.plotting import ANN, PAPER, SNN, plt, save
-from fs_neurons import models
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.backend.distribution import ONE, Distribution, WorkerLostError
 from fs_neurons.data import datasets
 
-FLAGS = flags.FLAGS
-flags.DEFINE_list("models", None, "Networks, of those in the table; all of them when missing.")
-flags.DEFINE_integer("K", 10, "Time steps of FS-ReLU.", lower_bound=1)
-flags.DEFINE_float("alpha", 25.0, "Upper end of the range of FS-ReLU.")
+FLAGS = flags.FlagValues()
+runner.define_data_flags(FLAGS)
+runner.define_strategy_flag(FLAGS)
+runner.define_relu_flags(FLAGS)
+flags.DEFINE_list(
+    "models", None, "Networks, of those in the table; all of them when missing.",
+    flag_values=FLAGS,
+)  # fmt: skip
 
 NETWORKS = {
     "cifar10": ("resnet50", "resnet20", "resnet14", "resnet8", "se_resnet20_swish"),
@@ -39,63 +39,41 @@ NETWORKS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class PaperRow:
-    """A row of the paper's Table 2: accuracies in per cent, neurons, spikes per image."""
-
-    ann: float
-    snn: float
-    neurons: int
-    spikes: int
-
-
-PAPER_ROWS = {
-    "resnet50": PaperRow(92.99, 92.42, 475_136, 647_245),
-    "resnet20": PaperRow(91.58, 91.45, 188_416, 261_779),
-    "resnet14": PaperRow(90.49, 90.39, 131_072, 190_107),
-    "resnet8": PaperRow(87.22, 87.05, 73_728, 103_753),
-}
-
-
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    distribution = strategy.start()
+def main() -> None:
+    distribution = runner.start(FLAGS.strategy)
+    relu = fs.relu_parameters(FLAGS.K, FLAGS.alpha)
+    data = runner.load_test_set(FLAGS)
+    names = _networks(data.name)
+    rows, missing = [], []
     try:
-        relu = fs.relu_parameters(FLAGS.K, FLAGS.alpha)
-        data = load_test_set()
-        names = _networks(data.name)
         run = f"{', '.join(names)} on {data.name}, {len(data)} images, {relu.name}"
         distribution.check_same("what they measure", run)
-        rows, missing = [], []
         for name in names:
             try:
                 with distribution.scope():
-                    model = models.pretrained(name, data.name)
+                    model = runner.pretrained(name, data.name)
             except FileNotFoundError as error:
                 missing.append(str(error))
                 continue
             rows += measure(name, model, data, relu, distribution)
-    except (ValueError, datasets.DatasetUnavailable) as error:
-        sys.exit(f"table2: {error}")
     except WorkerLostError as error:
-        sys.exit(f"table2: {error}; nothing was written: start all workers again")
+        raise WorkerLostError(f"{error}; nothing was written: start all workers again") from error
     if not distribution.is_chief:
         return
 
     for line in missing:
         print(line)
     if not rows:
-        sys.exit("table2: no network has weights")
+        raise FileNotFoundError("no network has weights")
     print(as_table(rows, data, relu))
-    output = pathlib.Path(FLAGS.output_dir)
-    stem = "table2" if data.name == "cifar10" else f"table2_{data.name}"
+    complete = FLAGS.limit is None and {row["network"] for row in rows} >= set(NETWORKS[data.name])
+    path = runner.path(FLAGS, "table2", data.name, complete)
     made_by = results.provenance(f"{data.name} test set", len(data))
     results.write_json(
-        output / f"{stem}.json", {**made_by, "K": FLAGS.K, "alpha": FLAGS.alpha, "rows": rows}
+        path.with_suffix(".json"), {**made_by, "K": FLAGS.K, "alpha": FLAGS.alpha, "rows": rows}
     )
-    save(plot(rows, data.name), output / f"{stem}.png")
-    print(f"Written to {output / stem}.json and .png")
+    save(plot(rows, data.name), path.with_suffix(".png"))
+    print(f"Written to {path}.json and .png")
 
 
 def measure(
@@ -104,41 +82,35 @@ def measure(
     data: datasets.Dataset,
     relu: fs.FSParameters,
     distribution: Distribution = ONE,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """The network and its FS-conversions over all images of `data`, one row each."""
     how: dict[str, Any] = {
         "batch_size": FLAGS.batch_size,
-        "verbose": distribution.is_chief and sys.stderr.isatty(),
+        "verbose": distribution.is_chief and runner.showing(),
         "distribution": distribution,
     }
     ann = evaluate(model, data, **how)
-    paper = PAPER_ROWS.get(name) if data.name == "cifar10" else None
+    published = paper.TABLE2.get(name) if data.name == "cifar10" else None
     rows = []
     for converted, arguments in _conversions(model, relu).items():
         with distribution.scope():
             snn = fs.convert(model, **arguments)
         result = evaluate(snn, data, **how)
-        neurons = fs.conversion_report(snn).neurons
         rows.append(
             {
                 "network": name,
                 "converted": converted,
-                "ann": round(100 * ann.accuracy, 4),
-                "snn": round(100 * result.accuracy, 4),
-                "agreement": round(100 * float((ann.predictions == result.predictions).mean()), 4),
-                "neurons": neurons,
-                "spikes_per_image": result.spikes_per_image,
-                "spikes_per_neuron": result.spikes_per_image / neurons,
+                **runner.accuracy_and_spikes(ann, result, snn),
                 "ann_images_per_second": round(len(data) / ann.seconds, 1),
                 "snn_images_per_second": round(len(data) / result.seconds, 1),
                 "time_ratio": round(result.seconds / ann.seconds, 3),
-                "paper": dataclasses.asdict(paper) if paper else None,
+                "paper": dataclasses.asdict(published) if published else None,
             }
         )
     return rows
 
 
-def _conversions(model, relu: fs.FSParameters) -> dict[str, dict]:
+def _conversions(model: keras.Model, relu: fs.FSParameters) -> dict[str, dict[str, Any]]:
     """Which activations are replaced -> arguments of `fs.convert`."""
     if "relu" in {site.activation for site in fs.find_sites(model)}:
         return {"ReLU": {"relu": relu}}
@@ -146,7 +118,7 @@ def _conversions(model, relu: fs.FSParameters) -> dict[str, dict]:
     return {"Swish": {"keep": ("sigmoid",)}, "Swish, sigmoid": {}}
 
 
-def as_table(rows: list[dict], data: datasets.Dataset, relu: fs.FSParameters) -> str:
+def as_table(rows: list[dict[str, Any]], data: datasets.Dataset, relu: fs.FSParameters) -> str:
     """The table as text; with the paper's figures where they were measured on the same data."""
     with_paper = data.name == "cifar10"
     header = ["network", "converted", "ANN %", "SNN %", "difference", "neurons", "spikes/image", "spikes/neuron",
@@ -163,17 +135,7 @@ def as_table(rows: list[dict], data: datasets.Dataset, relu: fs.FSParameters) ->
             f"{row['time_ratio']:.2f}",
         ]  # fmt: skip
         if with_paper:
-            paper = row["paper"]
-            line += (
-                [
-                    f"{paper['ann']:.2f}",
-                    f"{paper['snn']:.2f}",
-                    f"{paper['neurons']:,}",
-                    f"{paper['spikes']:,}",
-                ]
-                if paper
-                else ["-"] * 4
-            )
+            line += _paper_cells(row["paper"])
         lines.append(line)
     title = (
         f"{data.name}, {len(data):,} test images; FS-ReLU with K={relu.K}, alpha={relu.alpha:g};"
@@ -183,7 +145,13 @@ def as_table(rows: list[dict], data: datasets.Dataset, relu: fs.FSParameters) ->
     return f"{title}\n{tabulate(lines, header, colalign=align, disable_numparse=True)}"
 
 
-def plot(rows: list[dict], data: str) -> plt.Figure:
+def _paper_cells(row: dict[str, Any] | None) -> list[str]:
+    if row is None:
+        return ["-"] * 4
+    return [f"{row['ann']:.2f}", f"{row['snn']:.2f}", f"{row['neurons']:,}", f"{row['spikes']:,}"]
+
+
+def plot(rows: list[dict[str, Any]], data: str) -> plt.Figure:
     """Accuracy of network and FS-conversion, and spikes per neuron."""
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(8, 1.4 + 0.45 * len(rows)), sharey=True, layout="constrained"
@@ -227,7 +195,7 @@ def plot(rows: list[dict], data: str) -> plt.Figure:
     return figure
 
 
-def _label(row: dict) -> str:
+def _label(row: dict[str, Any]) -> str:
     return row["network"] if row["converted"] == "ReLU" else f"{row['network']}\n{row['converted']}"
 
 
@@ -243,4 +211,4 @@ def _networks(data: str) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

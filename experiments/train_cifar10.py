@@ -19,6 +19,7 @@ import sys
 import keras
 from absl import app, flags
 
+from experiments import epochs
 from fs_neurons import models, training
 from fs_neurons.data import datasets
 from fs_neurons.files import params_dir, write_atomically
@@ -28,7 +29,7 @@ flags.DEFINE_enum("model", "resnet8", sorted(models.NETWORKS), "Network to train
 flags.DEFINE_enum("data", "cifar10", sorted(models.INPUT_SHAPES), "Data set to train on.")
 flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets that holds cifar10/.")
 flags.DEFINE_enum(
-    "recipe", "fast", sorted(training.RECIPES), "How to train: see fs_neurons/training.py."
+    "recipe", "fast", sorted(training.RECIPES), "How to train: see fs_neurons/training/recipe.py."
 )
 flags.DEFINE_integer("epochs", None, "Epochs, instead of the recipe's.", lower_bound=1)
 flags.DEFINE_float(
@@ -40,16 +41,12 @@ flags.DEFINE_float(
 flags.DEFINE_integer("seed", 0, "Seed of initial weights, order and augmentation.")
 flags.DEFINE_integer("limit", None, "Use only the first so many training images.", lower_bound=1)
 flags.DEFINE_string("output_dir", None, "Folder for the results; params/DATA when missing.")
-flags.DEFINE_bool("resume", False, "Continue from the checkpoint of a killed run.")
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
+    epochs.repeatable()
     keras.utils.set_random_seed(FLAGS.seed)
 
     recipe = training.RECIPES[FLAGS.recipe].changed(
@@ -59,6 +56,7 @@ def main(argv: list[str]) -> None:
     checkpoint = output / f"{FLAGS.model}.checkpoint.npz"
     model = models.build(FLAGS.model, FLAGS.data)
     try:
+        epochs.check_checkpoint(checkpoint)
         train_set = datasets.load(FLAGS.data, "train", FLAGS.data_dir).take(FLAGS.limit)
         test_set = datasets.load(FLAGS.data, "test", FLAGS.data_dir)
         history = training.train(
@@ -69,7 +67,8 @@ def main(argv: list[str]) -> None:
             seed=FLAGS.seed,
             checkpoint=checkpoint,
             resume=FLAGS.resume,
-            on_epoch=training.log_epoch,
+            on_epoch=epochs.log_epoch,
+            on_step=epochs.progress_bar(),
         )
     except (datasets.DatasetUnavailable, training.CheckpointError) as error:
         sys.exit(f"train_cifar10: {error}")
@@ -89,7 +88,7 @@ def main(argv: list[str]) -> None:
     partial = output / f".{FLAGS.model}.partial.weights.h5"
     model.save_weights(partial)
     partial.replace(weights)
-    training.write_history(output / f"{FLAGS.model}.csv", history)
+    epochs.write_history(output / f"{FLAGS.model}.csv", history)
     with write_atomically(output / f"{FLAGS.model}.json") as file:
         json.dump(summary, file, indent=2)
         file.write("\n")

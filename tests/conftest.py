@@ -1,7 +1,12 @@
 """Shared by all tests: a plain numpy FS-neuron, and where CIFAR-10 is."""
 
+import contextlib
+import importlib
+import io
 import os
 import pathlib
+import subprocess
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if "PYTEST_XDIST_WORKER" in os.environ:  # others run beside this one
@@ -11,8 +16,27 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # others run beside this one
 import keras
 import numpy as np
 import pytest
+from absl import app, flags
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--long", default="", help="run the long tests too: 'all', or part 'K/N' of them"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out the tests marked `long` that were not asked for."""
+    chosen = config.getoption("--long")
+    part, parts = (0, 1) if chosen in ("", "all") else map(int, chosen.split("/"))
+    long = [item for item in items if item.get_closest_marker("long")]
+    wanted = {id(item) for item in (long[part % parts :: parts] if chosen else [])}
+    left_out = [item for item in long if id(item) not in wanted]
+    config.hook.pytest_deselected(items=left_out)
+    gone = set(map(id, left_out))
+    items[:] = [item for item in items if id(item) not in gone]
 
 
 def plain_loop(x, parameters):
@@ -40,6 +64,65 @@ def plain_loop(x, parameters):
     y = np.where(np.isnan(x), np.float32(np.nan), y)
     train = np.stack(spikes, axis=-1)
     return y, train, train.sum(axis=-1).astype(np.int32)
+
+
+def run_experiment(module, *arguments, expect=0, **environment):
+    """What `python -m experiments.MODULE ARGUMENTS` prints; where it ends with 1, what it says then.
+
+    In this process, so that TensorFlow starts once; in a child where the environment is another one, or
+    where the flags are in the registry of the process and so can be defined once only.
+    """
+    name = f"experiments.{module}"
+    if environment or "FLAGS = flags.FLAGS" in (ROOT / "experiments" / f"{module}.py").read_text():
+        return _in_a_child(name, arguments, expect, environment)
+    from experiments import runner
+
+    experiment = importlib.import_module(name)
+    printed, message = io.StringIO(), None
+    try:
+        with contextlib.redirect_stdout(printed):
+            runner.run_here(experiment.main, experiment.FLAGS, name, arguments)
+    except (flags.Error, app.UsageError) as error:
+        message = str(error)
+    except SystemExit as end:
+        message = str(end.code)
+        assert "\n" not in message
+    assert (expect == 0) == (message is None), message
+    return printed.getvalue() if message is None else message
+
+
+def _in_a_child(name, arguments, expect, environment):
+    result = subprocess.run(
+        [sys.executable, "-m", name, *arguments],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == expect, result.stderr[-3000:]
+    assert expect == 0 or "Traceback" not in result.stderr
+    return result.stdout if expect == 0 else result.stderr
+
+
+def gradient(function, *values):
+    """Of the sum of `function`, on any backend."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.grad(lambda *v: function(*v).sum(), argnums=tuple(range(len(values))))(*values)
+    if backend == "torch":
+        import torch
+
+        with torch.enable_grad():
+            tensors = [torch.tensor(v, requires_grad=True) for v in values]
+            function(*tensors).sum().backward()
+        return [tensor.grad for tensor in tensors]
+    import tensorflow as tf
+
+    tensors = [tf.constant(v) for v in values]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        total = tf.reduce_sum(function(*tensors))
+    return tape.gradient(total, tensors)
 
 
 @pytest.fixture(autouse=True)

@@ -348,9 +348,7 @@ def test_backward_pass_gives_the_gradient_of_d():
         moved = [values.copy(), values.copy()]
         moved[0][2, t] += 0.1
         moved[1][2, t] -= 0.1
-        up, down = (
-            bptt._objective(problem, samples, bptt._forward(samples.x, *v)) for v in moved
-        )
+        up, down = (bptt._objective(problem, samples, bptt._forward(samples.x, *v)) for v in moved)
         assert (up - down) / 0.2 == pytest.approx(gradient[2, t], rel=1e-2, abs=1e-3)
 
 

@@ -10,8 +10,6 @@ comes from the sites before it: what its exact activation makes of the gate inpu
 
 from __future__ import annotations
 
-import collections
-import contextvars
 import dataclasses
 import json
 from collections.abc import Callable
@@ -19,15 +17,14 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 from tabulate import tabulate
 
-from fs_neurons import neuron
+from fs_neurons.analysis.twin import Pair, paired
 from fs_neurons.backend import compiled
 from fs_neurons.data.batches import Batches
-from fs_neurons.layers import FSActivation, record_spikes
-from fs_neurons.network import ConversionError, Rewriter, Site, checked_sites
-from fs_neurons.neuron import NeuronParameters
+from fs_neurons.network.calls import Call, Value
+from fs_neurons.network.errors import ConversionError
 
 CAUSES = ("clipped", "resolution", "accumulated")
 
@@ -37,7 +34,7 @@ class SiteComparison:
     """One site. Errors are means over neurons and images, in the unit of the activation, squared.
 
     Attributes:
-        name: of the FS layer.
+        name: of the FS layer, after the models that it is nested in.
         parameters: name of its parameter set.
         error: mean squared error of its outputs against the activations of the original network.
         relative_error: `error` over the mean square of these activations.
@@ -46,8 +43,10 @@ class SiteComparison:
         clipped: error of its own on these.
         resolution: error of its own on all others.
         accumulated: error of its exact activation on the gate inputs that arrive.
-        accuracy: share of images that the original network with only this site converted classifies as
-            the labels say, or as the original does where there are no labels.
+        output_error: of the outputs of the original network with only this site converted, see
+            `Comparison`.
+        accuracy: share of images that this network classifies as the labels say, or as the original
+            does where there are no labels; None where outputs are not one score per class.
     """
 
     name: str
@@ -59,7 +58,8 @@ class SiteComparison:
     clipped: float
     resolution: float
     accumulated: float
-    accuracy: float
+    output_error: float
+    accuracy: float | None
 
     @property
     def cause(self) -> str:
@@ -75,22 +75,37 @@ class Comparison:
         sites: one `SiteComparison` per site, in order of execution.
         images: number of images.
         labelled: whether accuracies are against labels; if not, against the original network.
-        ann_accuracy, snn_accuracy: of the original and of the converted network.
-        logit_error: root mean square difference of the outputs, relative to the original's standard
-            deviation.
+        ann_accuracy, snn_accuracy: of the original and of the converted network; None where outputs are
+            not one score per class.
+        output_error: root mean square difference of the outputs of the two networks, relative to the
+            original's standard deviation; of several outputs, the root mean square.
     """
 
     sites: tuple[SiteComparison, ...]
     images: int
     labelled: bool
-    ann_accuracy: float
-    snn_accuracy: float
-    logit_error: float
+    ann_accuracy: float | None
+    snn_accuracy: float | None
+    output_error: float
+
+    @property
+    def logit_error(self) -> float:
+        """`output_error`."""
+        return self.output_error
 
     @property
     def worst(self) -> SiteComparison:
-        """The site that costs most when it is the only one converted; of equal ones, the largest own error."""
-        return min(self.sites, key=lambda s: (s.accuracy, -(s.clipped + s.resolution)))
+        """The site that costs most when it is the only one converted; of equal ones, the largest own error.
+
+        It costs accuracy, or, where there is none, error of the outputs.
+        """
+        return min(
+            self.sites,
+            key=lambda s: (
+                -s.output_error if s.accuracy is None else s.accuracy,
+                -(s.clipped + s.resolution),
+            ),
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per site: `pandas.DataFrame(result.rows())`."""
@@ -98,30 +113,44 @@ class Comparison:
 
     def to_json(self, indent: int | None = 2) -> str:
         """Everything, as JSON text."""
-        content = {**dataclasses.asdict(self), "sites": self.rows()}
+        content = {
+            **dataclasses.asdict(self), "logit_error": self.output_error, "sites": self.rows()
+        }  # fmt: skip
         return json.dumps(content, indent=indent, allow_nan=False)
 
     def __str__(self) -> str:
         against = "accuracy" if self.labelled else "agreement"
+        alone = f"{against} alone %" if self.ann_accuracy is not None else "output error alone"
         header = ("site", "parameters", "mean squared error", "relative", "cosine", "clipped %",
-                  "cause", f"{against} alone %")  # fmt: skip
+                  "cause", alone)  # fmt: skip
         table = [
             (
                 site.name, site.parameters, f"{site.error:.3g}", f"{site.relative_error:.3g}",
-                f"{site.cosine:.4f}", f"{100 * site.clipped_share:.3f}", site.cause,
-                f"{100 * site.accuracy:.2f}",
+                f"{site.cosine:.4f}", f"{100 * site.clipped_share:.3f}", site.cause, _cost(site),
             )
             for site in self.sites
         ]  # fmt: skip
+        accuracies = ""
+        if self.ann_accuracy is not None and self.snn_accuracy is not None:
+            accuracies = (
+                f"{against} of the original {self.ann_accuracy:.2%}, converted"
+                f" {self.snn_accuracy:.2%}; "
+            )
+        unit = "" if self.ann_accuracy is None else " %"
         return "\n".join(
             [
                 tabulate(table, header, disable_numparse=True),
-                f"{self.images:,} images: {against} of the original {self.ann_accuracy:.2%}, converted"
-                f" {self.snn_accuracy:.2%}; error of the outputs {self.logit_error:.3g} of their standard"
-                " deviation",
-                f"costs most alone: {self.worst.name!r}, {self.worst.accuracy:.2%}",
+                f"{self.images:,} images: {accuracies}error of the outputs {self.output_error:.3g} of"
+                " their standard deviation",
+                f"costs most alone: {self.worst.name!r}, {_cost(self.worst)}{unit}",
             ]
         )
+
+
+def _cost(site: SiteComparison) -> str:
+    if site.accuracy is None:
+        return f"{site.output_error:.3g}"
+    return f"{100 * site.accuracy:.2f}"
 
 
 def compare(
@@ -136,184 +165,175 @@ def compare(
     """Compares a converted network with the original, site by site.
 
     Args:
-        model: the original; one output, one score per class.
+        model: the original.
         snn: what `convert` made of it.
         images: what the model takes, (images, ...); or an iterable of batches.
-        labels: class of each image, (images,); where missing, the classes that `model` gives count.
+        labels: class of each image, (images,), for networks with one output, one score per class; where
+            missing, the classes that `model` gives count.
         batch_size: images per forward pass, of an array.
         verbose: whether to show a progress bar.
 
     Raises:
-        ConversionError: `snn` is no conversion of `model`, or there is more than one output.
-        ValueError: no images, labels of another number, or outputs that are not finite.
+        ConversionError: `snn` is no conversion of `model`.
+        ValueError: no images, labels of another number or without scores for classes, or outputs that
+            are not finite.
     """
-    twin = _with_probes(model, snn)
     batches = Batches(model, images, batch_size)
-    forward = _compiled_forward(model, twin, snn)
-    single = _compiled_single(twin)
-    names: list[tuple[str, str]] = []
-    sums: np.ndarray | float = 0.0
-    scores: list[tuple[np.ndarray, np.ndarray]] = []
+    pair: Pair | None = None
+    sums: Any = 0.0
+    squares: Any = 0.0
+    scores: list[tuple[list[np.ndarray], list[np.ndarray]]] = []
     classes: list[np.ndarray] = []
     bar = keras.utils.Progbar(batches.images, verbose=int(verbose), unit_name="image")
     for inputs, count in batches:
+        if pair is None:
+            pair = paired(model, snn, inputs)
+            forward, single = compiled(_forward(pair)), compiled(_single(pair))
+            rows = np.eye(len(pair.sites), dtype=bool)
         inputs = keras.tree.map_structure(ops.convert_to_tensor, inputs)
-        ann, spiking, measured = forward(inputs, names)
-        scores.append(tuple(ops.convert_to_numpy(x)[:count] for x in (ann, spiking)))
+        ann, spiking, measured = forward(inputs)
+        ann, spiking = (_first(outputs, count) for outputs in (ann, spiking))
+        scores.append((ann, spiking))
         # (sites, quantities, images) -> sums over images, in float64
         sums = sums + ops.convert_to_numpy(measured)[..., :count].sum(axis=-1, dtype=np.float64)
-        alone = np.eye(len(sums), dtype=bool)
-        classes.append(
-            np.stack(
-                [ops.convert_to_numpy(single(inputs, row)).argmax(-1)[:count] for row in alone]
-            )
-        )
+        alone = [_first(single(inputs, row), count) for row in rows]
+        squares = squares + np.array([_squares(ann, outputs) for outputs in alone])
+        if _are_scores(ann):
+            classes.append(np.stack([outputs[0].argmax(-1) for outputs in alone]))
         bar.add(count)
-    ann, spiking = (np.concatenate(parts) for parts in zip(*scores, strict=True))
-    if not (np.isfinite(ann).all() and np.isfinite(spiking).all()):
+    assert pair is not None  # Batches has at least one
+    ann, spiking = ([np.concatenate(x) for x in zip(*part, strict=True)]
+                    for part in zip(*scores, strict=True))  # fmt: skip
+    if not all(np.isfinite(x).all() for x in (*ann, *spiking)):
         raise ValueError("the networks give outputs that are not finite on these images")
-    truth = ann.argmax(-1) if labels is None else np.asarray(labels)
-    if truth.shape != (len(ann),):
-        raise ValueError(f"labels have shape {truth.shape}, for {len(ann)} images")
-    accuracies = (np.concatenate(classes, axis=1) == truth).mean(axis=1)
+    images_seen = len(ann[0])
+    accuracies = _accuracies(ann, spiking, classes, labels, len(pair.sites))
+    variances = np.array([float(x.var()) or 1.0 for x in ann])
+    sizes = np.array([x.size for x in ann])
+    errors = np.sqrt((squares / sizes / variances).mean(axis=1))
     sites = []
-    for (name, parameters), row, accuracy in zip(names, sums / len(ann), accuracies, strict=True):
+    per_site = zip(pair.sites, sums / images_seen, errors, accuracies[2:], strict=True)
+    for (_, call), row, output_error, accuracy in per_site:
         error, square, cosine, share, clipped, resolution, accumulated = map(float, row)
+        layer: Any = call.op
         sites.append(
             SiteComparison(
-                name, parameters, error, error / square if square else 0.0, cosine, share, clipped,
-                resolution, accumulated, float(accuracy),
+                call.name, layer.parameters.name, error, error / square if square else 0.0, cosine,
+                share, clipped, resolution, accumulated, float(output_error), accuracy,
             )
         )  # fmt: skip
-    spread = float(ann.std()) or 1.0
     return Comparison(
         sites=tuple(sites),
-        images=len(ann),
+        images=images_seen,
         labelled=labels is not None,
-        ann_accuracy=float((ann.argmax(-1) == truth).mean()),
-        snn_accuracy=float((spiking.argmax(-1) == truth).mean()),
-        logit_error=float(np.sqrt(np.mean((spiking - ann) ** 2))) / spread,
+        ann_accuracy=accuracies[0],
+        snn_accuracy=accuracies[1],
+        output_error=float(np.sqrt((_squares(ann, spiking) / sizes / variances).mean())),
     )
 
 
-# --- the original network with a switch at every site -------------------------------------------
+def _first(outputs: Any, count: int) -> list[np.ndarray]:
+    """All outputs, without copies behind the images."""
+    return [
+        ops.convert_to_numpy(ops.cast(x, "float32"))[:count] for x in keras.tree.flatten(outputs)
+    ]
 
 
-@dataclasses.dataclass
-class _Pass:
-    """A run through the twin: which sites spike, bool (sites,), none if missing; and what they met."""
-
-    spiking: Any = None
-    met: list[tuple[_Probe, Any, Any]] = dataclasses.field(default_factory=list)
-
-
-_pass: contextvars.ContextVar[_Pass | None] = contextvars.ContextVar(
-    "fs_neurons_pass", default=None
-)
+def _squares(ann: list[np.ndarray], outputs: list[np.ndarray]) -> np.ndarray:
+    """Sum of squared differences, output by output."""
+    return np.array(
+        [
+            float(np.square((y - x).astype(np.float64)).sum())
+            for x, y in zip(ann, outputs, strict=True)
+        ]
+    )
 
 
-class _Probe(layers.Layer):
-    """A site that computes its activation, or its FS-neurons where the pass says so."""
-
-    def __init__(self, function: Callable[[Any], Any], site: FSActivation, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.function = function
-        self.site = site
-
-    def call(self, x: Any) -> Any:
-        current = _pass.get()
-        if current is None or current.spiking is None:
-            exact = self.function(x)
-            if current is not None:
-                current.met.append((self, x, exact))
-            return exact
-        spikes = current.spiking[len(current.met)]
-        current.met.append((self, x, None))
-        return ops.cond(
-            spikes,
-            lambda: ops.cast(self.site.call(x), self.compute_dtype),
-            lambda: ops.cast(self.function(x), self.compute_dtype),
-        )
+def _are_scores(ann: list[np.ndarray]) -> bool:
+    return len(ann) == 1 and ann[0].ndim == 2 and ann[0].shape[1] > 1
 
 
-def _run(
-    twin: keras.Model, inputs: Any, spiking: Any = None
-) -> tuple[Any, list[tuple[_Probe, Any, Any]]]:
-    current = _Pass(spiking)
-    token = _pass.set(current)
-    try:
-        return twin(inputs, training=False), current.met
-    finally:
-        _pass.reset(token)
+def _accuracies(
+    ann: list[np.ndarray],
+    spiking: list[np.ndarray],
+    alone: list[np.ndarray],
+    labels: Any,
+    sites: int,
+) -> list[float | None]:
+    """Of the original, the converted network, and the original with each site alone converted."""
+    if not _are_scores(ann):
+        if labels is not None:
+            raise ValueError(
+                "labels are for networks with one output of shape (images, classes); without them, the"
+                " errors of the outputs are compared"
+            )
+        return [None] * (2 + sites)
+    truth = ann[0].argmax(-1) if labels is None else np.asarray(labels)
+    if truth.shape != (len(ann[0]),):
+        raise ValueError(f"labels have shape {truth.shape}, for {len(ann[0])} images")
+    predictions = [ann[0].argmax(-1), spiking[0].argmax(-1), *np.concatenate(alone, axis=1)]
+    return [float((found == truth).mean()) for found in predictions]
 
 
-def _with_probes(model: keras.Model, snn: keras.Model) -> keras.Model:
-    """`model` with a `_Probe` wherever `snn` has a layer of FS-neurons."""
-    converted = collections.defaultdict(collections.deque)
-    for layer in snn._flatten_layers():
-        if isinstance(layer, FSActivation):
-            converted[layer.name].append(layer)
-    total = sum(map(len, converted.values()))
-    if not total:
-        raise ConversionError(f"model {snn.name!r} has no FS layer: convert it first")
-    if len(model.outputs) != 1 or len(snn.outputs) != 1:
-        raise ConversionError("compare() takes networks with one output, one score per class")
-    checked_sites(model)
-    found = 0
-
-    def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
-        nonlocal found
-        if not site.convertible or not converted[name]:
-            return None  # kept by the conversion
-        found += 1
-        return _Probe(site.function, converted[name].popleft(), name=name, dtype=dtype)
-
-    twin = Rewriter(replacement).rewrite(model)
-    if found != total:
-        raise ConversionError(
-            f"model {snn.name!r} is no conversion of {model.name!r}: {total - found} of its {total} FS"
-            " layers have no counterpart there"
-        )
-    return twin
+# --- runs of both networks ----------------------------------------------------------------------
 
 
-def _compiled_forward(model: keras.Model, twin: keras.Model, snn: keras.Model) -> Callable:
-    """(inputs, names to fill in) -> outputs of both networks, and (sites, quantities, images)."""
-    names: list[tuple[str, str]] = []
+def _forward(pair: Pair) -> Callable[[Any], tuple[Any, Any, Any]]:
+    """inputs -> outputs of both networks, and (sites, quantities, images)."""
 
     def forward(inputs: Any) -> tuple[Any, Any, Any]:
-        ann = model(inputs, training=False)
-        _, original = _run(twin, inputs)
+        met: dict[Call, tuple[Any, Any]] = {}
+        watched = {call for both in pair.sites for call in both}
 
-        def keep(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]:
-            y = neuron.response(x, parameters)
-            return y, (x, y)
+        def watch(call: Call, tensors: Callable[[Value], Any]) -> Any:
+            outputs = call(tensors)
+            if call in watched:
+                met[call] = tensors(call.inputs[0]), outputs
+            return outputs
 
-        with record_spikes(keep) as records:
-            spiking = snn(inputs, training=False)
-        names[:] = [(record.layer.name, record.layer.parameters.name) for record in records]
+        ann = pair.original.run(inputs, watch)
+        spiking = pair.spiking.run(inputs, watch)
+        shapes = ([tuple(x.shape) for x in keras.tree.flatten(y)] for y in (ann, spiking))
+        if not np.array_equal(*shapes):
+            raise ConversionError("the networks have outputs of different shapes")
         measured = [
-            _measure(probe, x, exact, *record.spikes)
-            for (probe, x, exact), record in zip(original, records, strict=True)
+            _measure(probe.op, site.op, *met[probe], *met[site]) for probe, site in pair.sites
         ]
         return ann, spiking, ops.stack(measured)
 
-    run = compiled(forward)
-
-    def forward_with_names(inputs: Any, result_names: list) -> tuple[Any, Any, Any]:
-        result = run(inputs)
-        result_names[:] = names
-        return result
-
-    return forward_with_names
+    return forward
 
 
-def _compiled_single(twin: keras.Model) -> Callable[[Any, Any], Any]:
-    return compiled(lambda inputs, spiking: _run(twin, inputs, spiking)[0])
+def _single(pair: Pair) -> Callable[[Any, Any], Any]:
+    """(inputs, bool for each site) -> outputs of the original with these sites converted."""
+    places = {probe: (i, site.op) for i, (probe, site) in enumerate(pair.sites)}
+
+    def single(inputs: Any, spiking: Any) -> Any:
+        def either(call: Call, tensors: Callable[[Value], Any]) -> Any:
+            if call not in places:
+                return call(tensors)
+            probe: Any = call.op
+            i, site = places[call]
+            x = tensors(call.inputs[0])
+            return ops.cond(
+                spiking[i],
+                lambda: ops.cast(site.call(x), probe.compute_dtype),
+                lambda: ops.cast(probe.function(x), probe.compute_dtype),
+            )
+
+        return pair.original.run(inputs, either)
+
+    return single
 
 
-def _measure(probe: _Probe, x: Any, exact: Any, arrived: Any, output: Any) -> Any:
-    """The quantities of `SiteComparison` for each image: tensor (7, images)."""
+def _measure(probe: Any, site: Any, x: Any, exact: Any, arrived: Any, output: Any) -> Any:
+    """The quantities of `SiteComparison` for each image: tensor (7, images).
+
+    Args:
+        probe, site: layers of the original and of the converted network.
+        x, exact: gate inputs and activations of the original network.
+        arrived, output: gate inputs and outputs of the FS-neurons.
+    """
 
     def flat(tensor: Any) -> Any:
         tensor = ops.cast(tensor, "float32")
@@ -322,13 +342,12 @@ def _measure(probe: _Probe, x: Any, exact: Any, arrived: Any, output: Any) -> An
     def mean(tensor: Any) -> Any:
         return ops.mean(tensor, axis=1)
 
-    site = probe.site
     gate_inputs = ops.cast(site.in_units(x), "float32")
-    low, high = site.parameters.limits(len(x.shape))
+    low, high = map(ops.convert_to_tensor, site.parameters.limits(len(x.shape)))
     outside = flat(ops.logical_or(gate_inputs < low, gate_inputs >= high))
     own = ops.square(flat(site.call(x)) - flat(exact))
-    accumulated = ops.square(flat(probe.function(site.out_of_units(arrived))) - flat(exact))
-    exact, output = flat(exact), flat(site.out_of_units(output))
+    accumulated = ops.square(flat(probe.function(arrived)) - flat(exact))
+    exact, output = flat(exact), flat(output)
     norms = ops.sqrt(mean(ops.square(exact)) * mean(ops.square(output)))
     cosine = ops.where(norms > 0, mean(exact * output) / ops.maximum(norms, 1e-30), 1.0)
     return ops.stack(

@@ -1,7 +1,7 @@
 """How many additions a spike causes: the fan-out of every neuron, borders and strides respected.
 
-    for site, fan in zip(graph.sites, fan_outs(graph)):
-        operations = (spikes * fan.total).sum()      # one addition per spike and target
+    fan = fan_out(graph, site.outputs)
+    operations = (spikes * fan.total).sum()          # one addition per spike and target
 
 A spike travels through layers that only route (padding, reshape, concatenation, batch normalisation,
 which folds into weights) to the first that adds up: a dense or convolutional layer, a projection of an
@@ -42,11 +42,6 @@ class FanOut:
 
     weighted: np.ndarray
     total: np.ndarray
-
-
-def fan_outs(graph: Graph) -> list[FanOut]:
-    """Fan-out of every site of `graph`, in order."""
-    return [fan_out(graph, call.outputs) for call in graph.sites]
 
 
 def fan_out(graph: Graph, value: Value) -> FanOut:

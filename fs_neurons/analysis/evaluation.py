@@ -1,14 +1,16 @@
-"""Accuracy and spikes of a network over a data set.
+"""Accuracy and spikes of a network over images.
 
-result = evaluate(snn, load("cifar10", "test"), batch_size=250)
+result = evaluate(snn, images, labels, prepare=lambda x: x / 255, batch_size=250)
+result = evaluate(snn, datasets.load("cifar10", "test"))
 result.accuracy, result.spikes_per_image, result.seconds
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -16,8 +18,10 @@ import numpy as np
 from keras import ops
 
 from fs_neurons.backend.distribution import ONE, Distribution
+from fs_neurons.data.batches import filled, iterated
 from fs_neurons.data.datasets import Dataset, standardise
-from fs_neurons.layers import record_spikes
+from fs_neurons.layers import collect_records
+from fs_neurons.neuron import response_and_spikes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,59 +49,124 @@ class Evaluation:
 
 def evaluate(
     model: keras.Model,
-    data: Dataset,
+    images: Any,
+    labels: Any = None,
     *,
+    prepare: Callable[[Any], Any] | None = None,
     batch_size: int = 250,
     verbose: bool = False,
     distribution: Distribution = ONE,
 ) -> Evaluation:
-    """Runs `model` over all images of `data`, standardised, and counts spikes where there are FS layers.
+    """Runs a network over images and counts how many it classifies, and spikes where there are FS layers.
 
     Batches have one size, so that the network is compiled once; the last one is filled up with copies
     whose outputs and spikes are left out.
 
     Args:
         model: network whose output is one score per class.
-        data: images and labels.
-        batch_size: images per forward pass of a device.
+        images: array (images, ...); or, without `labels`, an iterable of batches (images, labels), such
+            as a tf.data.Dataset or keras.utils.PyDataset; or a `Dataset` of `fs_neurons.data`.
+        labels: class of each image, (images,).
+        prepare: makes of images what the model takes, in `keras.ops`, compiled with the network. When
+            missing, images are taken as they are; those of a `Dataset` are standardised.
+        batch_size: images per forward pass of a device, of an array.
         verbose: whether to show a progress bar.
         distribution: of the batches; `model` was made in its scope.
 
     Raises:
-        ValueError: `batch_size` is less than 1, `data` is empty, or the network gives NaN.
+        ValueError: `batch_size` is less than 1, there are no images, labels of another number or shape,
+            a batch larger than the first, or the network gives NaN.
+        TypeError: neither labels nor batches with labels.
         WorkerLostError: another worker of the distribution is gone.
     """
-    if batch_size < 1 or len(data) == 0:
-        raise ValueError(f"nothing to do: {len(data)} images in batches of {batch_size}")
-    batch_size = min(batch_size, len(data))
-    size = (batch_size, *data.images.shape[1:])
-    forward = distribution.compiled(scores_and_spikes(model, standardise))
-    forward([(np.resize(data.images[:1], size),)] * len(distribution.local))  # compile
+    name = "the images"
+    if isinstance(images, Dataset):
+        name, prepare = images.name, prepare or standardise
+        images, labels = images.images, images.labels
+    forward = distribution.compiled(scores_and_spikes(model, prepare or _as_they_are))
+    total = None if labels is None else len(labels)
+    bar = keras.utils.Progbar(total, verbose=int(verbose), unit_name="image")
+    rounds = iter(_labelled_batches(images, labels, batch_size))
     rows: list[np.ndarray] = []
-    bar = keras.utils.Progbar(len(data), verbose=int(verbose), unit_name="image")
-    started = time.perf_counter()
-    for start in range(0, len(data), batch_size * distribution.replicas):
-        firsts = [start + batch_size * replica for replica in distribution.local]
-        batches = [data.images[first : first + batch_size] for first in firsts]
-        outputs = forward([(np.resize(images, size),) for images in batches])
+    truth: list[np.ndarray] = []
+    size = seen = 0
+    while several := list(itertools.islice(rounds, distribution.replicas)):
+        if not size:
+            first = several[0][0]
+            size = _count(first)
+            forward([(first,)] * len(distribution.local))  # compile
+            started = time.perf_counter()
+        if max(_count(batch) for batch, _ in several) > size:
+            raise ValueError(f"a batch of more images follows one of {size}")
+        # Replicas that are left over at the end run copies, which count for nothing.
+        mine = [several[i][0] if i < len(several) else None for i in distribution.local]
+        outputs = forward([(_filled(several[0][0] if b is None else b, size),) for b in mine])
         results = []
-        for images, (scores, spikes) in zip(batches, outputs, strict=True):
-            scores = ops.convert_to_numpy(scores)[: len(images)]
+        for batch, (scores, spikes) in zip(mine, outputs, strict=True):
+            count = 0 if batch is None else _count(batch)
+            scores = ops.convert_to_numpy(scores)[:count]
             best = np.where(np.isnan(scores).any(axis=1), -1, scores.argmax(axis=1))
-            results.append(np.stack([best, per_image(spikes)[: len(images)]], axis=1))
+            results.append(np.stack([best, per_image(spikes)[:count]], axis=1))
         rows.append(distribution.gather(np.concatenate(results)))
+        truth += [classes for _, classes in several]
         bar.add(len(rows[-1]))
         if (rows[-1][:, 0] < 0).any():
-            number = start + int((rows[-1][:, 0] < 0).argmax())
-            raise ValueError(f"model {model.name!r} gives NaN on image {number} of {data.name}")
+            number = seen + int((rows[-1][:, 0] < 0).argmax())
+            raise ValueError(f"model {model.name!r} gives NaN on image {number} of {name}")
+        seen += len(rows[-1])
+    if not size:
+        raise ValueError("nothing to do: 0 images")
     seconds = time.perf_counter() - started
     predictions, spikes = np.concatenate(rows).T
-    accuracy = float((predictions == data.labels).mean())
-    return Evaluation(accuracy, len(data), int(spikes.sum()), seconds, predictions)
+    accuracy = float((predictions == np.concatenate(truth)).mean())
+    return Evaluation(accuracy, seen, int(spikes.sum()), seconds, predictions)
+
+
+def _as_they_are(images: Any) -> Any:
+    return images
+
+
+def _labelled_batches(
+    images: Any, labels: Any, batch_size: int
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Images and labels, batch by batch."""
+    if labels is None:
+        for number, batch in enumerate(iterated(images)):
+            if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+                raise TypeError(
+                    f"batch {number} is {type(batch).__name__}, not (images, labels): give labels=...,"
+                    " or an iterable of such batches"
+                )
+            yield keras.tree.map_structure(np.asarray, batch[0]), _classes(batch[0], batch[1])
+        return
+    count = _count(images)
+    labels = _classes(images, labels)
+    if batch_size < 1 or count == 0:
+        raise ValueError(f"nothing to do: {count} images in batches of {batch_size}")
+    for start in range(0, count, batch_size):
+        part = slice(start, start + batch_size)
+        yield keras.tree.map_structure(lambda x: np.asarray(x[part]), images), labels[part]  # noqa: B023
+
+
+def _classes(images: Any, labels: Any) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.shape != (_count(images),):
+        raise ValueError(
+            f"labels must be the class of each image, shape ({_count(images)},); theirs is {labels.shape}"
+        )
+    return labels
+
+
+def _count(images: Any) -> int:
+    return len(keras.tree.flatten(images)[0])
+
+
+def _filled(images: Any, size: int) -> Any:
+    return keras.tree.map_structure(lambda x: filled(x, size), images)
 
 
 def scores_and_spikes(
-    model: keras.Model, prepare: Callable[[Any], Any] = lambda images: images
+    model: keras.Model, prepare: Callable[[Any], Any] = _as_they_are
 ) -> Callable[[Any], tuple[Any, Any]]:
     """A forward pass that counts spikes where there are FS layers, to be compiled.
 
@@ -111,9 +180,10 @@ def scores_and_spikes(
     """
 
     def forward(images: Any) -> tuple[Any, Any]:
-        with record_spikes() as records:
+        with collect_records(response_and_spikes) as records:
             scores = model(prepare(images), training=False)
-        none = ops.zeros((1, images.shape[0]), dtype="int32")
+        count = keras.tree.flatten(images)[0].shape[0]
+        none = ops.zeros((1, count), dtype="int32")
         return scores, ops.concatenate([none, *(record.spikes[None] for record in records)])
 
     return forward

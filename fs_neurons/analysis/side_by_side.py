@@ -13,7 +13,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -71,7 +73,7 @@ def side_by_side(
     *,
     batch_size: int = 1,
     limit: int | None = None,
-    on_skip: Callable[[str], None] = print,
+    on_skip: Callable[[str], Any] = warnings.warn,
     distribution: Distribution = ONE,
 ) -> Iterator[Tally]:
     """Runs a network and its conversion over the images of `source` from where `tally` ends.
@@ -85,7 +87,7 @@ def side_by_side(
         tally: what an earlier run gave; from the first image when missing.
         batch_size: images per forward pass of a device.
         limit: number of images of the source to stop after; all of them when missing.
-        on_skip: is told of every image that can't be used, in a line.
+        on_skip: is told of every image that can't be used, in a line; a warning when missing.
         distribution: of the batches; the models were made in its scope. Each worker loads the images of
             its own batches.
 
@@ -137,7 +139,7 @@ def side_by_side(
 
 
 def _classify(
-    network: Network, runs: list, batches: list[list[Sample]], size: tuple[int, ...]
+    network: Network, runs: list[Any], batches: list[list[Sample]], size: tuple[int, ...]
 ) -> np.ndarray:
     """Row by row what each batch adds to a tally, times in nanoseconds; then images with NaN by model."""
     usable = [[sample for sample in batch if sample.image is not None] for batch in batches]

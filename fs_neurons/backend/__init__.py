@@ -1,5 +1,21 @@
 """The one place that knows which Keras backend runs: compiled kernels, devices and workers."""
 
-from fs_neurons.backend.kernels import bincount, compiled, fuse, with_gradients
+from fs_neurons.backend.kernels import (
+    bincount,
+    compiled,
+    fuse,
+    kernels_left_out,
+    outlived_its_trace,
+    with_gradients,
+    without_kernels,
+)
 
-__all__ = ["bincount", "compiled", "fuse", "with_gradients"]
+__all__ = [
+    "bincount",
+    "compiled",
+    "fuse",
+    "kernels_left_out",
+    "outlived_its_trace",
+    "with_gradients",
+    "without_kernels",
+]

@@ -7,13 +7,31 @@ JAX, the plain function on PyTorch. `compiled` does so with a whole forward pass
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
-import sys
-import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+
+_kernels_left_out: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "fs_neurons_kernels_left_out", default=False
+)
+
+
+@contextlib.contextmanager
+def without_kernels() -> Iterator[None]:
+    """In it nothing is fused: what is traced consists of plain operations that any format has."""
+    token = _kernels_left_out.set(True)
+    try:
+        yield
+    finally:
+        _kernels_left_out.reset(token)
+
+
+def kernels_left_out() -> bool:
+    """Whether this is inside `without_kernels`."""
+    return _kernels_left_out.get()
 
 
 def fuse(
@@ -35,7 +53,7 @@ def fuse(
         function = _without_code(function)
         signature = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
         fused = tf.function(function, input_signature=signature, jit_compile=True, autograph=False)
-        return lambda *args: function(*args) if _traced_for_onnx() else fused(*args)
+        return lambda *args: function(*args) if kernels_left_out() else fused(*args)
     if backend == "jax":
         import jax
 
@@ -47,22 +65,6 @@ def _without_code(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as an object of its own: TensorFlow takes functions of the same code, such as closures over
     different parameter sets, for one that is traced again and again, and warns."""
     return functools.partial(function)
-
-
-def _traced_for_onnx() -> bool:
-    """Whether `model.export(..., format="onnx")` is tracing: ONNX has no compiled kernels, but all of their
-    operations. Keras does not tell its layers in another way; other formats take the kernels as they are.
-    """
-    import tensorflow as tf
-
-    if tf.executing_eagerly():
-        return False
-    frame: types.FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "keras.src.export.onnx":
-            return True
-        frame = frame.f_back
-    return False
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,3 +103,27 @@ def bincount(codes: Any, bins: int) -> Any:
         return jnp.bincount(codes, length=bins)
     # PyTorch refuses codes below 0, such as those made of NaN, which the others leave out.
     return keras.ops.bincount(keras.ops.where(codes < 0, bins, codes), minlength=bins + 1)[:bins]
+
+
+def outlived_its_trace(x: Any) -> bool:
+    """Whether x is a symbolic tensor of a function whose tracing has ended, so that it will never have a value."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.is_symbolic_tensor(x):
+            return False
+        graph = tf.compat.v1.get_default_graph()
+        while graph is not None and graph is not x.graph:
+            graph = getattr(graph, "outer_graph", None)
+        return graph is None
+    if backend == "jax":
+        import jax
+
+        if not isinstance(x, jax.core.Tracer):
+            return False
+        try:
+            x + 0
+        except jax.errors.UnexpectedTracerError:
+            return True
+    return False

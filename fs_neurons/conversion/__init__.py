@@ -1,5 +1,6 @@
 """The layer-substitution pass, its report and its proof; batch normalisation folded into weights."""
 
+from fs_neurons.conversion.exporting import export
 from fs_neurons.conversion.folding import FoldingReport, fold
 from fs_neurons.conversion.report import ConversionReport, conversion_report, trace_sites
 from fs_neurons.conversion.substitution import convert
@@ -10,6 +11,7 @@ __all__ = [
     "FoldingReport",
     "conversion_report",
     "convert",
+    "export",
     "fold",
     "trace_sites",
     "verify",

@@ -20,15 +20,25 @@ import numpy as np
 from keras import layers, ops
 
 from fs_neurons.network import Rewriter
-from fs_neurons.network.keras_internals import is_rewritable
+from fs_neurons.network.cloning import clone_of
+from fs_neurons.network.keras_internals import functional_of, is_rewritable, nodes_of
+from fs_neurons.network.kinds import (
+    AFFINE,
+    CONVOLUTION,
+    DENSE,
+    DEPTHWISE,
+    LAYERS,
+    PADDING,
+    SEPARABLE,
+    TRANSPOSED,
+    UNKNOWN,
+    Kind,
+    applies_activation,
+    channel_axis,
+)
+from fs_neurons.network.structure import call_counts, is_idle
 
-_CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
-_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
-_LINEAR = (layers.Dense, *_CONVOLUTIONS, *_TRANSPOSED, *_DEPTHWISE, *_SEPARABLE)
-_PADDINGS = (layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D)
-_AFFINE = (layers.BatchNormalization, layers.Normalization, layers.Rescaling)
+_TARGETS = (DENSE, CONVOLUTION, TRANSPOSED, DEPTHWISE, SEPARABLE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +66,7 @@ def fold(model: keras.Model) -> tuple[keras.Model, FoldingReport]:
 
     Returns:
         A new model that shares nothing with `model` and computes the same at inference, up to
-        rounding; and a report.
+        rounding; and a report. Augmentation, which does nothing at inference, is left out of it.
 
     Raises:
         TypeError: not a sequential or functional model.
@@ -66,7 +76,7 @@ def fold(model: keras.Model) -> tuple[keras.Model, FoldingReport]:
         raise TypeError(f"can't fold {model!r}: it must be a sequential or functional keras.Model")
     if not model.built:
         raise ValueError(f"model {model.name!r} is not built: call it on an input first")
-    plan = _Plan()
+    plan = _Plan(call_counts(model))
     plan.visit(model)
     return _Folder(plan).rewrite(model), FoldingReport(plan.folded, plan.left)
 
@@ -82,21 +92,25 @@ class _Affine:
 class _Plan:
     """Which layers go, and the new weights of those that take them in; ids are those of layers."""
 
-    def __init__(self):
+    def __init__(self, calls: collections.Counter[int]):
+        self.calls = calls  # id of a layer -> how often it is called
         self.gone: set[int] = set()
         self.weights: dict[int, list[np.ndarray]] = {}  # as `get_weights`, with a bias; float64
         self.folded: dict[str, str] = {}
         self.left: dict[str, str] = {}
+        self.seen: set[int] = set()  # ids of models
         self.inputs: dict[int, Any] = {}  # id of a layer -> the tensor that it takes
         self.outputs: dict[int, Any] = {}  # id of a layer -> the tensor that it gives
+        self.before: dict[
+            int, Any
+        ] = {}  # id of a layer -> the only layer that its input comes from
+        self.after: dict[int, Any] = {}  # id of a layer -> the only layer that its output goes to
 
     def visit(self, model: keras.Model) -> None:
-        network = model._functional if isinstance(model, keras.Sequential) else model
-        nodes = [n for depth in sorted(network._nodes_by_depth, reverse=True)
-                 for n in network._nodes_by_depth[depth]]  # fmt: skip
-        calls = collections.Counter(id(node.operation) for node in nodes)
-        before: dict[int, Any] = {}  # id of a layer -> the only layer that its input comes from
-        after: dict[int, Any] = {}  # id of a layer -> the only layer that its output goes to
+        if id(model) in self.seen:
+            return
+        self.seen.add(id(model))
+        nodes = nodes_of(model)
         consumers = collections.defaultdict(list)
         source = {}
         for node in nodes:
@@ -104,78 +118,88 @@ class _Plan:
                 consumers[id(tensor)].append(node.operation)
             for tensor in node.outputs:
                 source[id(tensor)] = node.operation
-        ends = {id(tensor) for tensor in network.outputs}
+        ends = {id(tensor) for tensor in functional_of(model).outputs}
         for node in nodes:
             op = node.operation
             if len(node.input_tensors) == 1:
                 self.inputs[id(op)] = node.input_tensors[0]
-                before[id(op)] = source.get(id(node.input_tensors[0]))
+                self.before[id(op)] = source.get(id(node.input_tensors[0]))
             self.outputs[id(op)] = node.outputs[0]
             if len(node.outputs) == 1 and id(node.outputs[0]) not in ends:
                 targets = consumers[id(node.outputs[0])]
-                after[id(op)] = targets[0] if len(targets) == 1 else None
+                self.after[id(op)] = targets[0] if len(targets) == 1 else None
         operations = list({id(node.operation): node.operation for node in nodes}.values())
+        self.gone.update(id(op) for op in operations if is_idle(op) and self.calls[id(op)] == 1)
         for op in operations:
             if is_rewritable(op):
                 self.visit(op)
-        affine = [op for op in operations if type(op) in _AFFINE]
+        affine = [op for op in operations if _kind(op) is AFFINE]
         for op in affine:
-            self._into_previous(op, before, after, calls)
+            self._into_previous(op)
         # From the output to the input, so that several in a row go one after the other.
         for op in reversed(affine):
             if id(op) not in self.gone:
-                self._into_next(op, after, calls)
+                self._into_next(op)
 
-    def _into_previous(self, op: Any, before: dict, after: dict, calls: dict) -> None:
-        target = before.get(id(op))
-        while target is not None and id(target) in self.gone:
-            target = before.get(id(target))
-        if target is None or after.get(id(target)) is None:
+    def _into_previous(self, op: Any) -> None:
+        target = self.before.get(id(op))
+        while id(target) in self.gone and self.after.get(id(target)) is not None:
+            target = self.before.get(id(target))
+        if target is None or self.after.get(id(target)) is None:
             return
-        shared = calls[id(op)] > 1 or calls[id(target)] > 1
-        if shared or type(target) not in _LINEAR or not _is_linear(target):
+        shared = self.calls[id(op)] > 1 or self.calls[id(target)] > 1
+        if shared or _kind(target) not in _TARGETS or applies_activation(target):
             return
-        affine = _affine_of(op, self.outputs[id(target)], _channel_axis(target))
+        if _obstacle(target):
+            self.left[op.name] = _obstacle(target)
+            return
+        affine = _affine_of(op, self.outputs[id(target)], channel_axis(target))
         if affine is None:
             return
         kernels, bias = self._weights_of(target)
         scaled = kernels[-1] * _over_outputs(target, affine.scale)
         self.weights[id(target)] = [*kernels[:-1], scaled, bias * affine.scale + affine.offset]
         self._fold(op, target)
-        after[id(target)] = after.get(id(op))
+        self.after[id(target)] = self.after.get(id(op))
 
-    def _into_next(self, op: Any, after: dict, calls: dict) -> None:
-        target, padded = after.get(id(op)), False
-        while target is not None and (type(target) in _PADDINGS or id(target) in self.gone):
-            padded |= type(target) in _PADDINGS
-            if calls[id(target)] > 1:
+    def _into_next(self, op: Any) -> None:
+        target, padded = self.after.get(id(op)), False
+        while target is not None and (_kind(target) is PADDING or id(target) in self.gone):
+            padded |= _kind(target) is PADDING
+            if self.calls[id(target)] > 1:
                 break
-            target = after.get(id(target))
+            target = self.after.get(id(target))
+        reason = self._reason_against(op, target, padded)
+        if reason:
+            self.left.setdefault(op.name, reason)
+            return
+        affine = _affine_of(op, self.inputs[id(target)], channel_axis(target))
+        assert affine is not None
+        self._scale_inputs(target, affine)
+        self._fold(op, target)
+
+    def _reason_against(self, op: Any, target: Any, padded: bool) -> str:
+        """Why a layer can't go into the one behind it; empty if it can."""
         if target is None:
-            self.left[op.name] = "its output goes to several layers, or out of the model"
-        elif calls[id(op)] > 1 or calls[id(target)] > 1:
-            self.left[op.name] = f"it or {target.name!r} is called more than once"
-        elif type(target) not in _LINEAR:
-            self.left[op.name] = (
-                f"next to it is no dense or convolutional layer, but {target.name!r}"
-            )
-        else:
-            affine = _affine_of(op, self.inputs[id(target)], _channel_axis(target))
-            padded |= getattr(target, "padding", "valid") != "valid" and set(
-                target.kernel_size
-            ) != {1}
-            if affine is None:
-                self.left[op.name] = "it works along another axis than that of the channels"
-            elif affine.offset.any() and (padded or type(target) in _TRANSPOSED):
-                self.left[op.name] = (
-                    f"its offset does not reach the padded borders of {target.name!r}"
-                )
-            else:
-                self._scale_inputs(target, affine)
-                self._fold(op, target)
+            return "its output goes to several layers, or out of the model"
+        if self.calls[id(op)] > 1 or self.calls[id(target)] > 1:
+            return f"it or {target.name!r} is called more than once"
+        if _kind(target) not in _TARGETS:
+            return f"next to it is no dense or convolutional layer, but {target.name!r}"
+        if _obstacle(target):
+            return _obstacle(target)
+        affine = _affine_of(op, self.inputs[id(target)], channel_axis(target))
+        if affine is None:
+            return "it works along another axis than that of the channels"
+        padding = getattr(target, "padding", "valid")
+        padded |= padding != "valid" and set(target.kernel_size) != {1}
+        if affine.offset.any() and (padded or _kind(target) is TRANSPOSED):
+            return f"its offset does not reach the padded borders of {target.name!r}"
+        return ""
 
     def _fold(self, op: Any, target: Any) -> None:
         self.gone.add(id(op))
+        self.left.pop(op.name, None)
         self.folded[op.name] = target.name
 
     def _weights_of(self, target: Any) -> tuple[list[np.ndarray], np.ndarray]:
@@ -183,7 +207,7 @@ class _Plan:
         if id(target) not in self.weights:
             kernels = [w.astype(np.float64) for w in target.get_weights()]
             if not target.use_bias:
-                kernels.append(np.zeros(self.outputs[id(target)].shape[_channel_axis(target)]))
+                kernels.append(np.zeros(self.outputs[id(target)].shape[channel_axis(target)]))
             self.weights[id(target)] = kernels
         *kernels, bias = self.weights[id(target)]
         return kernels, bias
@@ -194,23 +218,29 @@ class _Plan:
         offset = first * _over_inputs(target, affine.offset)
         first = first * _over_inputs(target, affine.scale)
         taps = tuple(range(first.ndim - 2))
-        if type(target) in _DEPTHWISE:
+        if _kind(target) is DEPTHWISE:
             constant = offset.sum(axis=taps).ravel()
-        elif type(target) in _SEPARABLE:
+        elif _kind(target) is SEPARABLE:
             constant = offset.sum(axis=taps).ravel() @ kernels[1].reshape(-1, len(bias))
-        elif type(target) in _TRANSPOSED:
+        elif _kind(target) is TRANSPOSED:
             constant = 0.0  # only without an offset
         else:
             constant = offset.sum(axis=(*taps, -2))
         self.weights[id(target)] = [first, *kernels[1:], bias + constant]
 
 
-def _is_linear(layer: Any) -> bool:
-    return getattr(layer.activation, "__name__", "") == "linear"
+def _kind(op: Any) -> Kind:
+    """The kind of a layer that is no subclass: one may compute its weights in another way."""
+    return LAYERS.get(type(op), UNKNOWN)
 
 
-def _channel_axis(layer: Any) -> int:
-    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+def _obstacle(target: Any) -> str:
+    """Why nothing can be folded into the weights of a layer; empty if something can."""
+    if getattr(target, "lora_enabled", False):
+        return f"{target.name!r} has LoRA weights beside its kernel"
+    if getattr(target, "quantization_mode", None):
+        return f"the weights of {target.name!r} are quantised ({target.quantization_mode})"
+    return ""
 
 
 def _affine_of(op: Any, tensor: Any, axis: int) -> _Affine | None:
@@ -243,18 +273,18 @@ def _affine_of(op: Any, tensor: Any, axis: int) -> _Affine | None:
 
 def _over_outputs(layer: Any, values: np.ndarray) -> np.ndarray:
     """One value per output channel, to multiply the last kernel with."""
-    if type(layer) in _TRANSPOSED:
+    if _kind(layer) is TRANSPOSED:
         return values[:, None]
-    return values.reshape(-1, layer.depth_multiplier) if type(layer) in _DEPTHWISE else values
+    return values.reshape(-1, layer.depth_multiplier) if _kind(layer) is DEPTHWISE else values
 
 
 def _over_inputs(layer: Any, values: np.ndarray) -> np.ndarray:
     """One value per input channel, to multiply the first kernel with."""
     groups = getattr(layer, "groups", 1)
-    if groups > 1 and type(layer) in _CONVOLUTIONS:
+    if groups > 1 and _kind(layer) is CONVOLUTION:
         # Output channel o sees the inputs of its own group.
         return values.reshape(groups, -1).repeat(layer.filters // groups, axis=0).T
-    return values if type(layer) in _TRANSPOSED else values[:, None]
+    return values if _kind(layer) is TRANSPOSED else values[:, None]
 
 
 class _Folder(Rewriter):
@@ -263,7 +293,6 @@ class _Folder(Rewriter):
     def __init__(self, plan: _Plan):
         super().__init__(lambda *_: None)
         self.plan = plan
-        self.skipped: set[int] = set()  # ids of clones
         self.reweighted: list[tuple[Any, list[np.ndarray]]] = []
 
     def rewrite(self, model: keras.Model) -> keras.Model:
@@ -272,22 +301,12 @@ class _Folder(Rewriter):
             clone.set_weights([w.astype(np.float32) for w in weights])
         return new
 
-    def _sequential(self, model: keras.Sequential) -> keras.Sequential:
-        (x,) = model.inputs
-        kept = [self._clone(layer) for layer in model.layers if id(layer) not in self.plan.gone]
-        first = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)
-        return keras.Sequential([first, *kept], name=model.name, trainable=model.trainable)
-
-    def _call(self, clone: Any, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if id(clone) in self.skipped else super()._call(clone, *args, **kwargs)
+    def skips(self, op: Any) -> bool:
+        return id(op) in self.plan.gone or super().skips(op)
 
     def _new_clone(self, op: Any) -> Any:
-        if id(op) in self.plan.gone:
-            clone = layers.Identity(name=op.name)
-            self.skipped.add(id(clone))
-            return clone
         if id(op) in self.plan.weights:
-            clone = type(op).from_config({**op.get_config(), "use_bias": True})
+            clone = clone_of(op, self.names[id(op)], use_bias=True)
             self.reweighted.append((clone, self.plan.weights[id(op)]))
             return clone
         return super()._new_clone(op)

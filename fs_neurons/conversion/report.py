@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
+from typing import Any
 
 import keras
 from tabulate import tabulate
 
-from fs_neurons.layers import SiteRecord, record_spikes
+from fs_neurons.layers import SiteRecord, collect_records
 from fs_neurons.network.errors import ConversionError
-from fs_neurons.network.keras_internals import input_structure
-from fs_neurons.network.sites import find_sites
+from fs_neurons.network.keras_internals import input_structure, output_spec
+from fs_neurons.network.sites import find_sites, unseen_layers
+from fs_neurons.network.structure import named_calls
+from fs_neurons.neuron import response
+
+KEPT, NOT_LOOKED_INTO = "kept", "not looked into"
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportRow:
-    """One site of a converted model; `parameters` is "kept" where it stayed as it was."""
+    """One call of a site of a converted model.
+
+    Attributes:
+        site: its name in the traced graph, after the models that it is nested in.
+        activation: name of the activation function, or of the class of a layer that was not looked into.
+        parameters: name of the parameter set; "kept" where the activation stayed as it was, and "not looked
+            into" for Lambda layers and others with a call() of their own, which may apply activations.
+        shape: of one image; None where nothing was converted.
+        neurons: of one image; None if a size is unknown.
+        reason: why an activation was kept, if that is known.
+    """
 
     site: str
     activation: str
     parameters: str
     shape: tuple[int | None, ...] | None
     neurons: int | None
+    reason: str = ""
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether these are FS-neurons."""
+        return self.parameters not in (KEPT, NOT_LOOKED_INTO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +53,8 @@ class ConversionReport:
 
     Attributes:
         model: name of the model.
-        rows: one row per site and call, in order of execution; then those that were kept.
+        rows: one row per site and call, in order of execution; then activations that were kept, and layers
+            that were not looked into.
     """
 
     model: str
@@ -40,7 +63,7 @@ class ConversionReport:
     @property
     def neurons(self) -> int | None:
         """FS-neurons of one image: sites times their feature maps; None if a size is unknown."""
-        counts = [row.neurons for row in self.rows if row.parameters != "kept"]
+        counts = [row.neurons for row in self.rows if row.is_converted]
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None
 
@@ -49,7 +72,7 @@ class ConversionReport:
             (
                 row.site,
                 row.activation,
-                row.parameters,
+                f"{row.parameters} ({row.reason})" if row.reason else row.parameters,
                 " x ".join("?" if n is None else str(n) for n in row.shape or ()),
                 "" if row.neurons is None else f"{row.neurons:,}",
             )
@@ -57,17 +80,20 @@ class ConversionReport:
         ]
         header = ("site", "activation", "parameter set", "shape", "neurons")
         align = ("left", "left", "left", "right", "right")
-        converted = sum(row.parameters != "kept" for row in self.rows)
+        kinds = [row.parameters if not row.is_converted else "" for row in self.rows]
         neurons = "?" if self.neurons is None else f"{self.neurons:,}"
-        return (
-            f"Model {self.model!r}: {converted} sites, {neurons} FS-neurons,"
-            f" {len(self.rows) - converted} activations kept\n"
-            + tabulate(table, header, colalign=align, disable_numparse=True)
+        unseen = kinds.count(NOT_LOOKED_INTO)
+        head = (
+            f"Model {self.model!r}: {kinds.count('')} sites, {neurons} FS-neurons,"
+            f" {kinds.count(KEPT)} activations kept"
+            + (f", {unseen} layers not looked into" if unseen else "")
         )
+        body: str = tabulate(table, header, colalign=align, disable_numparse=True)
+        return f"{head}\n{body}"
 
 
 def conversion_report(model: keras.Model) -> ConversionReport:
-    """Lists the FS layers of a converted model, and the activations that stayed.
+    """Lists the FS layers of a converted model, the activations that stayed and the layers that may hide some.
 
     Args:
         model: what `convert` returned, also after saving and loading.
@@ -75,35 +101,41 @@ def conversion_report(model: keras.Model) -> ConversionReport:
     Raises:
         ConversionError: the model has no FS layer.
     """
+    records = trace_sites(model)
+    if not records:
+        raise ConversionError(f"model {model.name!r} has no FS layer: convert it first")
+    names = collections.defaultdict[int, collections.deque[str]](collections.deque)
+    for name, op in named_calls(model):
+        names[id(op)].append(name)
     rows = []
-    for record in trace_sites(model):
+    for record in records:
         shape = record.shape[1:]
         known = [size for size in shape if size is not None]
         neurons = math.prod(known) if len(known) == len(shape) else None
         layer = record.layer
-        rows.append(
-            ReportRow(
-                layer.name, layer.activation_name or "?", layer.parameters.name, shape, neurons
-            )
-        )
-    if not rows:
-        raise ConversionError(f"model {model.name!r} has no FS layer: convert it first")
+        # An FS layer inside of a layer with a call() of its own is not in the graph.
+        name = names[id(layer)].popleft() if names[id(layer)] else layer.name
+        activation = layer.activation_name or "?"
+        rows.append(ReportRow(name, activation, layer.parameters.name, shape, neurons))
     for site in find_sites(model):
-        rows.append(ReportRow(site.name, site.activation, "kept", None, None))
+        # Short reasons only: why it can't be converted is said by `convert`.
+        reason = "output" if site.is_output else ""
+        rows.append(ReportRow(site.layer, site.activation, KEPT, None, None, reason))
+    for name, op in unseen_layers(model):
+        rows.append(ReportRow(name, type(op).__name__, NOT_LOOKED_INTO, None, None))
     return ConversionReport(model.name, tuple(rows))
 
 
 def trace_sites(model: keras.Model) -> list[SiteRecord]:
     """Calls of FS layers in order of execution, without computing anything."""
 
-    class Run(keras.Operation):
-        def call(self, inputs):
-            records.clear()  # PyTorch's backend calls it several times to find unknown sizes
-            return model(inputs, training=False)
+    def run(inputs: Any) -> Any:
+        records.clear()  # PyTorch's backend calls it several times to find unknown sizes
+        return model(inputs, training=False)
 
     inputs = keras.tree.map_structure(
         lambda x: keras.KerasTensor(x.shape, x.dtype), input_structure(model)
     )
-    with record_spikes() as records:
-        Run().compute_output_spec(inputs)
+    with collect_records(lambda x, parameters: (response(x, parameters), None)) as records:
+        output_spec(run, inputs)
     return records

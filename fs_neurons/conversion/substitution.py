@@ -21,13 +21,16 @@ from typing import Any
 import keras
 
 from fs_neurons.calibration import Settings, calibrate
+from fs_neurons.conversion.choosing import Sets, fitted, kept_sites, listing, refusal
 from fs_neurons.conversion.folding import fold
 from fs_neurons.layers import fs_layer
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.rewriting import Rewriter
-from fs_neurons.network.sites import Site, base_name, checked_sites
-from fs_neurons.neuron import FSParameters, relu_parameters
-from fs_neurons.neuron.sets import as_parameters, canonical_name, for_activation, registered
+from fs_neurons.network.sites import Site, checked_sites
+from fs_neurons.network.structure import idle_layers
+from fs_neurons.neuron import FSParameters
+
+UNSUPPORTED = ("raise", "keep", "fit")
 
 
 def convert(
@@ -35,7 +38,9 @@ def convert(
     *,
     quality: str = "paper",
     keep: Collection[str] = (),
+    keep_layers: Collection[str] = (),
     unsupported: str = "raise",
+    convert_outputs: bool = False,
     fold_batch_norm: bool = False,
     calibration_data: Any = None,
     steps: int | None = None,
@@ -43,6 +48,7 @@ def convert(
     spike_penalty: float = 0.0,
     target_spikes: float | None = None,
     correction: str | None = None,
+    verbose: bool = False,
     **activations: FSParameters | str,
 ) -> keras.Model:
     """Replaces every activation of `model` by FS-neurons, weights unchanged unless it is calibrated.
@@ -51,9 +57,13 @@ def convert(
         model: Sequential or functional, with nested models of either kind; built.
         quality: which parameter sets to take: "paper" for the published ones, "accurate" for the
             fitted ones, "sparse" for those with the fewest spikes; see `parameters.for_activation`.
-        keep: names of activations that stay as they are, such as ("sigmoid",).
+        keep: names of activations that stay as they are, such as ("sigmoid", "relu6").
+        keep_layers: names of layers whose activation stays, as `find_sites` has them: "block/conv".
         unsupported: what to do about activations that have no parameter set or sit where they can't
-            be replaced: "raise", or "keep" them as they are; `conversion_report` lists them.
+            be replaced: "raise"; "keep" them as they are, `conversion_report` lists them; or "fit" a set
+            to each function that has none, and say how good it is.
+        convert_outputs: whether a sigmoid, tanh or relative that is the model's output is converted as
+            well. Otherwise it stays, as softmax does: it is a result, and not an input of neurons.
         fold_batch_norm: whether batch normalisation goes into the weights next to it, see `folding.fold`;
             what has to stay is warned of.
         calibration_data: unlabelled inputs that the model was trained for, preprocessed as it takes
@@ -61,18 +71,20 @@ def convert(
             batches. Fits every site to its own gate inputs and the weights of the layers in between to
             what these gave before; see `calibration`. 500 to 1,000 images do.
         steps: K of all calibrated sites; that of the uncalibrated sets when missing.
-        granularity: whether calibrated ReLUs get their range per "channel" or per "layer".
+        granularity: whether calibrated sites get their range, or parameter set, per "channel" or per "layer".
         spike_penalty: what a spike costs in calibration, relative to the squared error of its site;
             0.01 to 0.1 save spikes at little cost.
         target_spikes: spikes per neuron that calibration is to reach, by the least such penalty.
         correction: how calibration makes up for errors, one of `calibration.CORRECTIONS`; when missing,
             "joint" with up to four steps, or eight with a price on spikes, else "weights".
+        verbose: whether calibration shows a progress bar.
         activations: parameter sets by activation name, relu=..., swish=..., gelu=..., each FSParameters,
             the name of a set or a path; instead of the registered ones. The set for relu also gives
             the number of steps of ReLUs that saturate, such as ReLU6.
 
     Returns:
-        A new model that shares nothing with `model`.
+        A new model that shares nothing with `model`. Augmentation layers, which do nothing at inference,
+        are left out of it, with a warning; so is a compile state that Keras can't make anew.
 
     Raises:
         ConversionError: a subclassed model, an unsupported activation, nothing to convert, or a model
@@ -84,40 +96,39 @@ def convert(
         calibration_data, activations, steps=steps, granularity=granularity,
         spike_penalty=spike_penalty, target_spikes=target_spikes, correction=correction,
     )  # fmt: skip
-    if unsupported not in ("raise", "keep"):
-        raise ValueError(f"unsupported must be 'raise' or 'keep', got {unsupported!r}")
-    if isinstance(keep, str):
-        raise TypeError(f"keep must be a list of activation names, got {keep!r}")
-    chosen = _chosen_parameters(activations)
+    if unsupported not in UNSUPPORTED:
+        raise ValueError(f"unsupported must be 'raise', 'keep' or 'fit', got {unsupported!r}")
+    for name, names in (("keep", keep), ("keep_layers", keep_layers)):
+        if isinstance(names, str):
+            raise TypeError(f"{name} must be a list of names, got {names!r}")
+    checked_sites(model)
+    idle = idle_layers(model)
     if fold_batch_norm:
         model = _folded(model)
-    kept = {canonical_name(name) for name in keep}
-    sites = [site for site in checked_sites(model) if base_name(site.activation) not in kept]
-    parameters_of: dict[Site, FSParameters] = {}
-    refused: list[Site] = []
-    for site in sites:
-        parameters = _parameters_for(site, chosen, quality) if site.convertible else None
-        if parameters is None:
-            refused.append(site)
-        else:
-            parameters_of[site] = parameters
-    if refused and unsupported == "raise":
-        raise ConversionError(_refusal(refused))
+    every = checked_sites(model)
+    kept = kept_sites(every, keep, keep_layers)
+    heads = [] if convert_outputs else [site for site in every if site.is_output]
+    sites = [site for site in every if site not in kept and site not in heads]
+    sets = Sets(activations, quality, every)
+    found = {site: sets.of(site) for site in sites if site.convertible}
+    parameters_of = {site: x for site, x in found.items() if x is not None}
+    if unsupported == "fit":
+        parameters_of |= fitted([site for site in sites if site not in parameters_of])
+    refused = [site for site in sites if site not in parameters_of]
+    if refused and unsupported != "keep":
+        raise ConversionError(refusal(refused))
     if not parameters_of:
-        raise ConversionError(
-            f"model {model.name!r} has no activation that could be converted"
-            + (f": {_listing(refused)}" if refused else "; its layers are all linear")
-        )
-    found = {base_name(site.activation) for site in parameters_of}
-    for name in sorted(chosen.keys() - found):
+        raise ConversionError(_nothing_to_convert(model, kept, heads, refused))
+    sets.warn_of_unused(model.name, parameters_of.keys(), heads)
+    if idle:
         warnings.warn(
-            f"{name}=... was given, but model {model.name!r} has no such activation to convert"
-            f" (it has {', '.join(sorted(found))})",
+            f"left out of the conversion of model {model.name!r}, since they do nothing at inference:"
+            f" {', '.join(map(repr, idle))}",
             stacklevel=2,
         )
 
     if calibrated is not None:
-        return calibrate(model, parameters_of, calibration_data, calibrated)
+        return calibrate(model, parameters_of, calibration_data, calibrated, verbose)
 
     def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
         parameters = parameters_of.get(site)
@@ -128,8 +139,23 @@ def convert(
     return Rewriter(replacement).rewrite(model)
 
 
+def _nothing_to_convert(
+    model: keras.Model, kept: Collection[Site], heads: list[Site], refused: list[Site]
+) -> str:
+    reasons = []
+    if heads:
+        reasons.append(
+            f"{listing(heads)} is its output: to convert that too, convert(model, convert_outputs=True)"
+        )
+    if kept:
+        reasons.append(f"kept as asked for: {listing(sorted(kept, key=lambda site: site.name))}")
+    if refused:
+        reasons.append(listing(refused))
+    text = "; ".join(reasons) or "its layers are all linear"
+    return f"model {model.name!r} has no activation that could be converted: {text}"
+
+
 def _folded(model: keras.Model) -> keras.Model:
-    checked_sites(model)
     model, report = fold(model)
     if report.left:
         warnings.warn(
@@ -156,43 +182,3 @@ def _calibration_settings(data: Any, activations: dict[str, Any], **arguments: A
             " parameter sets itself; give one or the other"
         )
     return settings
-
-
-def _chosen_parameters(activations: dict[str, FSParameters | str]) -> dict[str, FSParameters]:
-    chosen = {}
-    for name, value in activations.items():
-        known = canonical_name(name)
-        if known not in registered() and not hasattr(keras.activations, known):
-            raise TypeError(
-                f"convert() got {name}=..., which is neither an argument nor an activation;"
-                f" registered activations: {', '.join(registered())}"
-            )
-        chosen[known] = as_parameters(value)
-    return chosen
-
-
-def _parameters_for(
-    site: Site, chosen: dict[str, FSParameters], quality: str
-) -> FSParameters | None:
-    if site.max_value is not None:
-        relu = chosen.get("relu") or for_activation("relu", quality)
-        return relu and relu_parameters(relu.K, site.max_value)
-    return chosen.get(site.activation) or for_activation(site.activation, quality)
-
-
-def _listing(sites: list[Site]) -> str:
-    return "; ".join(
-        f"{site.name!r} ({site.activation}{': ' + site.reason if site.reason else ''})"
-        for site in sites
-    )
-
-
-def _refusal(refused: list[Site]) -> str:
-    without = sorted({base_name(site.activation) for site in refused if site.convertible})
-    text = f"{len(refused)} activations can't be converted: {_listing(refused)}."
-    if without:
-        text += (
-            f" No parameter set for {', '.join(without)}: pass one, convert(model, {without[0]}=...), or"
-            f" register(name, parameters); sets exist for {', '.join(registered())}."
-        )
-    return text + ' To leave them as they are: convert(model, unsupported="keep")'

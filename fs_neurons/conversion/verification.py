@@ -60,7 +60,7 @@ def verify(model: keras.Model, inputs: Any = None, tolerance: float = 1e-6) -> f
 def random_inputs(model: keras.Model) -> Any:
     random = np.random.default_rng(0)
 
-    def sample(x):
+    def sample(x: Any) -> np.ndarray:
         if None in x.shape[1:]:
             raise ValueError(
                 f"input {x.name!r} of model {model.name!r} has unknown size {x.shape}: pass inputs="

@@ -64,7 +64,7 @@ class Dataset:
         return dataclasses.replace(self, images=self.images[:limit], labels=self.labels[:limit])
 
 
-def load(name: str, split: str, data_dir: str | os.PathLike | None = None) -> Dataset:
+def load(name: str, split: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Loads one split of "cifar10" or "digits".
 
     Args:
@@ -85,7 +85,9 @@ def load(name: str, split: str, data_dir: str | os.PathLike | None = None) -> Da
     return _LOADERS[name](split, data_dir)
 
 
-def load_auto(split: str, data_dir: str | os.PathLike | None = None) -> tuple[Dataset, str | None]:
+def load_auto(
+    split: str, data_dir: str | os.PathLike[str] | None = None
+) -> tuple[Dataset, str | None]:
     """CIFAR-10 where it is found or can be downloaded, else digits.
 
     Returns:
@@ -115,7 +117,7 @@ def standardise(images: Any) -> Any:
     return (images - mean) / ops.maximum(deviation, floor)
 
 
-def _load_cifar10(split: str, data_dir: str | os.PathLike | None) -> Dataset:
+def _load_cifar10(split: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
     # Imported here: tensorflow-datasets needs TensorFlow, and digits must load without it.
     import tensorflow_datasets as tfds
 
@@ -132,14 +134,14 @@ def _load_cifar10(split: str, data_dir: str | os.PathLike | None) -> Dataset:
     except Exception as error:  # whatever tensorflow-datasets or the network raises
         reason = str(error).strip().splitlines() or [""]
         raise DatasetUnavailable(
-            f"no CIFAR-10 in {folder} ({type(error).__name__}: {reason[0]}); pass --data_dir=FOLDER,"
+            f"no CIFAR-10 in {folder} ({type(error).__name__}: {reason[0]}); give a data_dir,"
             " a tensorflow-datasets folder that holds cifar10/, or connect to the internet"
         ) from error
     images, labels = arrays["image"], arrays["label"].astype(np.int32)
     return Dataset("cifar10", split, images, labels, padding=4, flip=True)
 
 
-def _load_digits(split: str, data_dir: str | os.PathLike | None) -> Dataset:
+def _load_digits(split: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -152,7 +154,7 @@ def _load_digits(split: str, data_dir: str | os.PathLike | None) -> Dataset:
     )
 
 
-_LOADERS: dict[str, Callable[[str, str | os.PathLike | None], Dataset]] = {
+_LOADERS: dict[str, Callable[[str, str | os.PathLike[str] | None], Dataset]] = {
     "cifar10": _load_cifar10,
     "digits": _load_digits,
 }

@@ -76,7 +76,7 @@ def wnids() -> tuple[str, ...]:
 
 
 def open_images(
-    data: str = DEFAULT, split: str = "validation", data_dir: str | os.PathLike | None = None
+    data: str = DEFAULT, split: str = "validation", data_dir: str | os.PathLike[str] | None = None
 ) -> ImageSource:
     """Opens a source of ImageNet images; nothing is decoded yet.
 
@@ -98,7 +98,7 @@ def open_images(
     return open_folder(data, split)
 
 
-def open_folder(folder: str | os.PathLike, split: str = "validation") -> ImageSource:
+def open_folder(folder: str | os.PathLike[str], split: str = "validation") -> ImageSource:
     """Opens a folder of class folders; see `open_images`."""
     folder = pathlib.Path(folder).expanduser()
     if not folder.is_dir():
@@ -137,7 +137,7 @@ def open_folder(folder: str | os.PathLike, split: str = "validation") -> ImageSo
     return ImageSource(str(folder), len(files), notes, items)
 
 
-def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> ImageSource:
+def _open_tfds(name: str, split: str, data_dir: str | os.PathLike[str] | None) -> ImageSource:
     if name not in TFDS_SPLITS or split not in TFDS_SPLITS[name]:
         offered = ", ".join(f"tfds:{n}" for n, splits in TFDS_SPLITS.items() if split in splits)
         raise ValueError(f"tfds:{name}: no such data set for {split}; choose {offered} or a folder")
@@ -168,9 +168,8 @@ def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> Ima
             else ""
         )
         raise DatasetUnavailable(
-            f"no tfds:{name} in {data_dir} ({type(error).__name__}: {reason[:200]}).{manual} Or pass"
-            " --data=FOLDER of class folders, --data_dir=FOLDER of tensorflow-datasets, or connect"
-            " to the internet"
+            f"no tfds:{name} in {data_dir} ({type(error).__name__}: {reason[:200]}).{manual} Or give"
+            " a folder of class folders, a data_dir of tensorflow-datasets, or connect to the internet"
         ) from error
 
     def items(start: int, seed: int) -> Iterator[tuple[str, int, Callable[[], bytes]]]:

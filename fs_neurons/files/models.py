@@ -16,7 +16,7 @@ import keras
 SUFFIX = ".keras"
 
 
-def load_model(path: str | os.PathLike, *, allow_code: bool = False) -> keras.Model:
+def load_model(path: str | os.PathLike[str], *, allow_code: bool = False) -> keras.Model:
     """Loads a .keras file in Keras' safe mode.
 
     Args:
@@ -44,7 +44,7 @@ def load_model(path: str | os.PathLike, *, allow_code: bool = False) -> keras.Mo
     return model
 
 
-def save_model(model: keras.Model, path: str | os.PathLike) -> None:
+def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Writes a .keras file, atomically. Missing folders are made.
 
     Raises:
@@ -64,8 +64,8 @@ def _reason(error: Exception, allow_code: bool) -> str:
     text = " ".join(str(error).split())
     if "safe_mode" in text and not allow_code:
         return (
-            "holds Python code (a Lambda layer), which was not run. If you trust the file: load_model"
-            "(path, allow_code=True), or fs-neurons with --allow_code"
+            "holds Python code (a Lambda layer), which was not run. If you trust the file:"
+            " load_model(path, allow_code=True)"
         )
     # Keras puts the whole configuration before what went wrong.
     text = text.rpartition("Exception encountered: ")[2]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import tempfile
+import secrets
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows: no translation of line ends below Python's own
 _PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -19,7 +20,7 @@ def params_dir() -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def write_atomically(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
+def write_atomically(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` that takes its place when the block ends without error.
 
     A reader sees the old file or the new one, whole, and a kill at any moment leaves the old one.
@@ -31,16 +32,14 @@ def write_atomically(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    # The permissions of any new file; those of the tempfile module would be private ones.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
     try:
         with open(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; give what any new file would get.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -28,7 +28,7 @@ MAX_INTERVALS = 4096
 # Keeps d small where two steps (nearly) always fire together, and finite where one never does.
 RIDGE = 1e-8
 
-ZERO, ONE = np.uint64(0), np.uint64(1)
+ZERO, ONE, SIX_BITS = np.uint64(0), np.uint64(1), np.uint64(58)
 # The bit of a power of two: multiplied by this number, each has six leading bits of its own.
 _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
 _BIT_OF = np.zeros(64, np.uint64)
@@ -114,7 +114,7 @@ def list_steps(train, steps):
     count = 0
     while train:
         others = train & (train - ONE)
-        steps[count] = _BIT_OF[((train ^ others) * _DE_BRUIJN) >> np.uint64(58)]
+        steps[count] = _BIT_OF[((train ^ others) * _DE_BRUIJN) >> SIX_BITS]
         train = others
         count += 1
     return count
@@ -146,14 +146,15 @@ def _cell_beyond(problem, x):
 
 @compiled
 def _normal_equations(problem, stairs, n):
-    """Fills the upper triangle of `stairs.system` and returns the spikes.
+    """Fills the lower triangle of `stairs.system` and returns the spikes.
 
     With A[s, t] the integral of weight z(s) z(t), plus RIDGE on the diagonal, b[t] that of weight f z(t)
-    and c that of weight f^2, the error is d'Ad - 2 b'd + c. The system is [[A, b], [b', c]].
+    and c that of weight f^2, the error is d'Ad - 2 b'd + c. The system is [[c, b'], [b, A]].
     """
-    fired, system, tables = stairs.fired, stairs.system, problem.tables
+    fired, tables = stairs.fired, problem.tables
     edge, trains = stairs.edge[0], stairs.spikes[0]
-    K = len(system) - 1
+    system = stairs.system.ravel()  # a view
+    width = np.uint64(len(stairs.system))
     system[:] = 0.0
     spikes = 0.0
     weight_before, weight_f_before, density_before = 0.0, 0.0, 0.0
@@ -163,45 +164,49 @@ def _normal_equations(problem, stairs, n):
         weight_f_up_to = tables[j, 1] + part * tables[j, 4]
         density_up_to = tables[j, 2] + part * tables[j, 5]
         weight, weight_f = weight_up_to - weight_before, weight_f_up_to - weight_f_before
-        count = list_steps(trains[i], fired)
-        for s in range(count):
-            row = system[fired[s]]
-            for t in range(s, count):
-                row[fired[t]] += weight
-            row[K] += weight_f
+        train = trains[i]
+        count = 0
+        while train:
+            others = train & (train - ONE)
+            column = ONE + _BIT_OF[((train ^ others) * _DE_BRUIJN) >> SIX_BITS]
+            row = column * width
+            system[row] += weight_f
+            fired[count] = column
+            count += 1
+            for s in range(count):
+                system[row + fired[s]] += weight
+            train = others
         spikes += count * (density_up_to - density_before)
         weight_before, weight_f_before = weight_up_to, weight_f_up_to
         density_before = density_up_to
-    for t in range(K):
-        system[t, t] += RIDGE
-    system[K, K] = problem.square
+    for t in range(1, len(stairs.system)):
+        stairs.system[t, t] += RIDGE
+    system[0] = problem.square
     return spikes
 
 
 @compiled
 def _eliminate(system):
-    """Gaussian elimination of all rows but the last, in the upper triangle: the last pivot is the error."""
-    K = len(system) - 1
-    for k in range(K):
+    """Gaussian elimination in the lower triangle, from the last row up: what is left is the error."""
+    for k in range(len(system) - 1, 0, -1):
         pivot = system[k]
         inverse = 1.0 / pivot[k]
-        for i in range(k + 1, K + 1):
+        for i in range(k):
             factor = pivot[i] * inverse
             row = system[i]
-            for j in range(i, K + 1):
+            for j in range(i + 1):
                 row[j] -= factor * pivot[j]
-    return system[K, K]
+    return system[0, 0]
 
 
 @compiled
 def _substitute(system, d):
     """The best d, after `_eliminate`."""
-    K = len(d)
-    for k in range(K - 1, -1, -1):
-        rest = system[k, K]
-        for j in range(k + 1, K):
-            rest -= system[k, j] * d[j]
-        d[k] = rest / system[k, k]
+    for t in range(len(d)):
+        rest = system[t + 1, 0]
+        for s in range(t):
+            rest -= system[t + 1, s + 1] * d[s]
+        d[t] = rest / system[t + 1, t + 1]
 
 
 @compiled
@@ -216,21 +221,20 @@ def snap(problem, x):
 @compiled
 def _rest(normal, d, t):
     """b[t] minus what the other steps contribute to it."""
-    K = len(d)
-    rest = normal[t, K]
-    for s in range(K):
+    rest = normal[t + 1, 0]
+    for s in range(len(d)):
         if s != t:
-            rest -= d[s] * (normal[s, t] if s < t else normal[t, s])
+            rest -= d[s] * (normal[t + 1, s + 1] if s < t else normal[s + 1, t + 1])
     return rest
 
 
 @compiled
 def _error_of(normal, d):
     """d'Ad - 2 b'd + c."""
-    K = len(d)
-    error = normal[K, K]
-    for t in range(K):
-        error -= d[t] * (_rest(normal, d, t) + normal[t, K] - normal[t, t] * d[t])
+    error = normal[0, 0]
+    for t in range(len(d)):
+        rest, diagonal = _rest(normal, d, t), normal[t + 1, t + 1]
+        error -= d[t] * (rest + normal[t + 1, 0] - diagonal * d[t])
     return error
 
 
@@ -243,9 +247,9 @@ def _best_on_grid(problem, normal, d):
     while improved:
         improved = False
         for t in range(len(d)):
-            rest = _rest(normal, d, t)
-            value = snap(problem, rest / normal[t, t])
-            gain = (value - d[t]) * (2.0 * rest - normal[t, t] * (value + d[t]))
+            rest, diagonal = _rest(normal, d, t), normal[t + 1, t + 1]
+            value = snap(problem, rest / diagonal)
+            gain = (value - d[t]) * (2.0 * rest - diagonal * (value + d[t]))
             if gain > 1e-15:
                 d[t] = value
                 improved = True
@@ -311,7 +315,7 @@ def _gradient(problem, stairs, n, d, gradient):
             slope *= per_unit
             # The step that cut here is the first that does differently on the two sides.
             differing = trains[i] ^ trains[i - 1]
-            cut = _BIT_OF[((differing & (~differing + ONE)) * _DE_BRUIJN) >> np.uint64(58)]
+            cut = _BIT_OF[((differing & (~differing + ONE)) * _DE_BRUIJN) >> SIX_BITS]
             gradient[0, cut] += slope
             for s in range(count):
                 if fired[s] < cut:

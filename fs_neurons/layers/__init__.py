@@ -5,6 +5,7 @@ from fs_neurons.layers.pooling import FSMaxPooling2D, spiking_pool
 from fs_neurons.layers.recording import (
     Measure,
     SiteRecord,
+    collect_records,
     record_spikes,
     soft_spikes_per_neuron,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "FSSwish",
     "Measure",
     "SiteRecord",
+    "collect_records",
     "fs_layer",
     "record_spikes",
     "soft_spikes_per_neuron",

@@ -40,6 +40,7 @@ class FSActivation(keras.layers.Layer):
         activation: name of the activation function that the layer stands for, for reports.
         per_channel: whether each channel has a scale of its own.
         axis: of the channels of the scale; `ChannelParameters` have their own, which is then the same.
+        passes_mask: whether a Keras mask of the input is handed on, as layers do; operations don't.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: `parameters` is not a valid set, or for another number
@@ -52,6 +53,7 @@ class FSActivation(keras.layers.Layer):
         activation: str | None = None,
         per_channel: bool = False,
         axis: int = -1,
+        passes_mask: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -62,10 +64,20 @@ class FSActivation(keras.layers.Layer):
         self.parameters = parameters
         self.activation_name = activation
         self.supports_masking = True
+        self.passes_mask = passes_mask
         self.per_channel = per_channel
         self.axis = parameters.axis if isinstance(parameters, ChannelParameters) else axis
         self.scale: Any = None
         self.built = isinstance(parameters, FSParameters) and not per_channel
+
+    @property
+    def parameters(self) -> NeuronParameters:
+        """T, h and d."""
+        return self._fs_parameters
+
+    @parameters.setter
+    def parameters(self, parameters: NeuronParameters) -> None:
+        self._fs_parameters = parameters
 
     def build(self, input_shape: tuple) -> None:
         if isinstance(self.parameters, ChannelParameters):
@@ -111,6 +123,9 @@ class FSActivation(keras.layers.Layer):
         shape[self.axis] = -1
         return ops.reshape(self.scale, shape)
 
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        return previous_mask if self.passes_mask else None
+
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
@@ -124,6 +139,7 @@ class FSActivation(keras.layers.Layer):
             "activation": self.activation_name,
             "per_channel": self.per_channel,
             "axis": self.axis,
+            "passes_mask": self.passes_mask,
         }
 
     def __repr__(self) -> str:
@@ -186,6 +202,30 @@ class FSReLU(FSActivation):
         **kwargs: Any,
     ):
         super().__init__(relu_parameters(K, alpha, rounding), activation, **kwargs)
+
+    @property
+    def parameters(self) -> FSParameters:
+        """T, h and d; binary coded.
+
+        Raises:
+            TypeError: when set to what is no FSParameters.
+            ValueError: when set to parameters that are not binary coded, which K and alpha can't describe.
+        """
+        return self._fs_parameters
+
+    @parameters.setter
+    def parameters(self, parameters: NeuronParameters) -> None:
+        if not isinstance(parameters, FSParameters):
+            raise TypeError(
+                f"layer {self.name!r}: FSReLU takes FSParameters, got {type(parameters).__name__}; use"
+                " FSActivation"
+            )
+        if parameters.alpha is None:
+            raise ValueError(
+                f"layer {self.name!r}: FSReLU takes the parameters of fs.relu_parameters; FS parameters"
+                f" {parameters.name!r} are not binary coded: use FSActivation"
+            )
+        self._fs_parameters = parameters
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

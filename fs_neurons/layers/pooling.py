@@ -1,33 +1,33 @@
-"""Max-pooling of FS-ReLU neurons, computed from their spikes as they arrive.
+"""Max-pooling of FS-ReLU neurons: what it computes, and the spikes that it does so with.
 
 The spikes of an FS-ReLU are the binary digits of its output, the most significant first. The largest
 output of a window is therefore known digit by digit: all its neurons begin as candidates; at step t the
 pool fires if any candidate does, and then the candidates that did not fire drop out. What is left is the
-neurons with the largest code, and the pool's spike train is that code: no output is ever decoded or
-compared. `convert` puts `FSMaxPooling2D` where max-pooling follows FS-ReLU, directly or through zero
-padding, which is silence.
+neurons with the largest code, and the pool's spike train is that code: `max_spikes`. As a larger code is a
+larger output, its output is the largest of the outputs, bit for bit, and a forward pass computes just that.
+`convert` puts `FSMaxPooling2D` where max-pooling follows FS-ReLU, directly or through zero padding, which is
+silence.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from fs_neurons.backend import fuse
 from fs_neurons.layers.activation import FSReLU
-from fs_neurons.neuron import FSParameters, relu_parameters, spike_train
+from fs_neurons.neuron import FSParameters, relu_parameters
 
 # Up to here every code is tried out before a pool is built; the paper's largest K is 16.
 MOST_STEPS = 16
 
 
-def max_spikes(trains: Sequence[Any]) -> Iterator[Any]:
+def max_spikes(trains: Iterable[Sequence[Any]]) -> Iterator[Any]:
     """Spikes of the largest of several binary codes, step by step.
 
     Args:
@@ -53,10 +53,9 @@ def max_spikes(trains: Sequence[Any]) -> Iterator[Any]:
 
 @keras.saving.register_keras_serializable(package="fs_neurons")
 class FSMaxPooling2D(layers.MaxPooling2D):
-    """Max-pooling of the outputs of an FSReLU layer, from their spikes.
+    """Max-pooling of the outputs of an FSReLU layer, which `spikes` does on their spikes.
 
-    Equal to max-pooling of the outputs, bit for bit. The pool is a gate, not a neuron: it is neither
-    counted as neurons nor its output as spikes.
+    NaN gives NaN. The pool is a gate, not a neuron: it is neither counted as neurons nor its output as spikes.
 
     Args:
         K: number of time steps of the FS-ReLU.
@@ -77,19 +76,35 @@ class FSMaxPooling2D(layers.MaxPooling2D):
             )
 
     def call(self, x: Any) -> Any:
-        windows = self._windows(ops.cast(x, "float32"))
-        flat = [ops.reshape(part, (-1,)) for part in windows]
-        y = _fused_maximum(self.parameters, len(flat))(*flat)
-        return ops.cast(ops.reshape(y, ops.shape(windows[0])), self.compute_dtype)
+        # Pooling may lose NaN, but not infinity, which no FS-ReLU gives.
+        y = super().call(ops.where(ops.isnan(x), np.inf, x))
+        return ops.where(ops.isinf(y), np.nan, y)
+
+    def spikes(self, currents: Any) -> Any:
+        """The currents that the pool passes on, step by step, from those that reach it.
+
+        Args:
+            currents: d(t) z(t) of the FS-ReLU, (steps, images, ...), of known size; steps from K on are
+                silent.
+
+        Returns:
+            d(t) z(t) of the pool, (steps, ...).
+        """
+        trains = (self._windows(currents[t] > 0) for t in range(self.parameters.K))
+        steps = [
+            d * ops.cast(fires, currents.dtype)
+            for d, fires in zip(self.parameters.d, max_spikes(trains), strict=True)
+        ]
+        silence = [ops.zeros_like(steps[0])] * (currents.shape[0] - len(steps))
+        return ops.stack(steps + silence)
 
     def _windows(self, x: Any) -> list[Any]:
         """The members of all windows: one tensor of the shape of the output per place in a window."""
         axes = (1, 2) if self.data_format == "channels_last" else (2, 3)
-        sizes = [x.shape[axis] for axis in axes]
         padding = [(0, 0)] * 4
-        steps = zip(axes, sizes, self.pool_size, self.strides, strict=True)
         counts = []
-        for axis, size, pool, stride in steps:
+        for axis, pool, stride in zip(axes, self.pool_size, self.strides, strict=True):
+            size = x.shape[axis]
             if self.padding == "same":
                 count = -(-size // stride)
                 total = max(0, (count - 1) * stride + pool - size)
@@ -98,7 +113,7 @@ class FSMaxPooling2D(layers.MaxPooling2D):
                 count = (size - pool) // stride + 1
             counts.append(count)
         # Silent neurons all around: a code of zero is never above another.
-        x = ops.pad(x, padding)
+        x = ops.pad(ops.cast(x, "int8"), padding) > 0
         windows = []
         for offsets in itertools.product(*(range(pool) for pool in self.pool_size)):
             index = [slice(None)] * 4
@@ -135,20 +150,7 @@ def spiking_pool(pool: Any, source: Any) -> FSMaxPooling2D | None:
     )
 
 
-def _maximum(*windows: Any, parameters: FSParameters) -> Any:
-    """Largest of the outputs; NaN where one is NaN."""
-    # An output of FS-ReLU, as the gate input of the same neuron, gives the spikes that it came from.
-    codes = [spike_train(x, parameters) > 0 for x in windows]
-    trains = [[code[..., t] for code in codes] for t in range(parameters.K)]
-    y = ops.zeros_like(windows[0])
-    for d, fires in zip(parameters.d, max_spikes(trains), strict=True):
-        y = y + d * ops.cast(fires, "float32")
-    for x in windows:
-        y = ops.where(ops.isnan(x), x, y)
-    return y
-
-
-@functools.cache
+@functools.lru_cache(maxsize=32)
 def _recoverable(parameters: FSParameters) -> bool:
     """Whether every float32 output of an FS-ReLU, put in again, gives the spikes that it came from."""
     if parameters.K > MOST_STEPS:
@@ -162,8 +164,3 @@ def _recoverable(parameters: FSParameters) -> bool:
             return False
         v -= h * z.astype(np.float32)
     return True
-
-
-@functools.cache
-def _fused_maximum(parameters: FSParameters, windows: int) -> Callable[..., Any]:
-    return fuse(functools.partial(_maximum, parameters=parameters), [(None,)] * windows)

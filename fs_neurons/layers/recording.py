@@ -13,9 +13,11 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import keras
 from keras import ops
 
 from fs_neurons import neuron
+from fs_neurons.backend import outlived_its_trace
 from fs_neurons.neuron import NeuronParameters
 
 if TYPE_CHECKING:
@@ -40,9 +42,24 @@ class SiteRecord:
 # Runs FS-neurons and measures something: (gate inputs, parameters) -> (outputs, what was measured). Gate inputs
 # have the layer's own shape, and are over the scale of their channel where it has one.
 Measure = Callable[[Any, NeuronParameters], tuple[Any, Any]]
+_COMPILED = (
+    "model.predict, model.evaluate, model.fit and compiled functions run without calling their layers: call"
+    " the model itself, model(images), or put record_spikes() inside the function that is compiled"
+)
 records_now: contextvars.ContextVar[tuple[list[SiteRecord], Measure] | None] = (
     contextvars.ContextVar("fs_neurons_records", default=None)
 )
+
+
+@contextlib.contextmanager
+def collect_records(measure: Measure) -> Iterator[list[SiteRecord]]:
+    """As `record_spikes`, without its checks: for code that is traced itself, or needs no FS layer."""
+    records: list[SiteRecord] = []
+    token = records_now.set((records, measure))
+    try:
+        yield records
+    finally:
+        records_now.reset(token)
 
 
 @contextlib.contextmanager
@@ -51,19 +68,29 @@ def record_spikes(
 ) -> Iterator[list[SiteRecord]]:
     """Collects a `SiteRecord` for every call of an FS layer inside the block, in order of execution.
 
-    Works eagerly, and inside `tf.function` and `jax.jit` when the traced function returns the counts. A
-    layer that runs twice is recorded twice.
+    Outputs and gradients are those of the same calls outside the block. A layer that runs twice is recorded
+    twice. Works eagerly, and inside `tf.function` and `jax.jit` when the block is part of the traced
+    function, which returns the counts. Around a compiled function, such as `model.predict`, it does not
+    work: what is compiled runs without calling its layers.
 
     Args:
         measure: what to do with gate inputs and parameters instead of counting spikes per image; gives
             the neurons' outputs and what the record is to hold.
+
+    Raises:
+        RuntimeError: at the end of the block, if no FS layer was called, or one while a function was
+            traced that has ended since.
     """
-    records: list[SiteRecord] = []
-    token = records_now.set((records, measure))
-    try:
+    with collect_records(measure) as records:
         yield records
-    finally:
-        records_now.reset(token)
+    if not records:
+        raise RuntimeError(f"no FS layer was called inside record_spikes(). {_COMPILED}")
+    for record in records:
+        if any(outlived_its_trace(x) for x in keras.tree.flatten(record.spikes)):
+            raise RuntimeError(
+                f"inside record_spikes(), layer {record.layer.name!r} was called while a function was"
+                f" compiled, and its spikes never get a value. {_COMPILED}"
+            )
 
 
 def soft_spikes_per_neuron(records: list[SiteRecord]) -> Any:

@@ -27,7 +27,7 @@ AVERAGE = "/ExponentialMovingAverage"
 
 
 def efficientnet(
-    variant: str, weights: str | os.PathLike | None = None, image_size: int | None = None
+    variant: str, weights: str | os.PathLike[str] | None = None, image_size: int | None = None
 ) -> keras.Model:
     """EfficientNet with logits as output; takes pixels from 0 to 255.
 
@@ -58,7 +58,7 @@ def efficientnet(
     return model
 
 
-def load_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
+def load_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Loads an official checkpoint, exponential moving averages where it has them.
 
     Args:
@@ -114,7 +114,7 @@ def load_checkpoint(model: keras.Model, path: str | os.PathLike) -> None:
         layer.set_weights(values)
 
 
-def _checkpoint_prefix(path: str | os.PathLike) -> str:
+def _checkpoint_prefix(path: str | os.PathLike[str]) -> str:
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
         found = sorted(path.glob("*.index"))

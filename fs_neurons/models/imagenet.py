@@ -51,7 +51,7 @@ class Network:
 
 def load_network(
     name: str,
-    weights: str | os.PathLike = "imagenet",
+    weights: str | os.PathLike[str] = "imagenet",
     *,
     image_size: int | None = None,
     preprocessing: str | None = None,
@@ -90,13 +90,13 @@ def load_network(
         network = dataclasses.replace(network, preprocessing=preprocessing)
     if not network.preprocessing:
         raise ValueError(
-            f"{name}: say what its images go through, --preprocessing={'|'.join(PREPROCESSINGS)}"
+            f"{name}: give the preprocessing of its images, one of {', '.join(PREPROCESSINGS)}"
         )
     shape = network.model.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] not in (CLASSES, CLASSES + 1):
         raise ValueError(
             f"{name}: its output must be (images, 1000) scores, or 1001 with a background class first,"
-            f" not {shape}; where it has several outputs, name the layer of one with --logits"
+            f" not {shape}; where it has several outputs, give the name of the layer as logits"
         )
     return network
 
@@ -111,8 +111,7 @@ def _build(name: str, weights: str, image_size: int | None) -> Network:
     if weights == "imagenet":
         if name == AVERAGE_POOLED:
             raise ValueError(
-                f"{name} has no published weights: pass the .weights.h5 that"
-                " experiments/train_imagenet.py writes as --checkpoint"
+                f"{name} has no published weights: give the .weights.h5 file of a trained one"
             )
         try:
             model = _new_model(name, size, weights)
@@ -121,7 +120,7 @@ def _build(name: str, weights: str, image_size: int | None) -> Network:
         except Exception as error:  # Keras raises no narrower one where a download fails
             raise FileNotFoundError(
                 f"{name}: its weights are not in ~/.keras/models and can't be downloaded"
-                f" ({str(error).splitlines()[0][:200]}); connect to the internet, or pass --checkpoint"
+                f" ({str(error).splitlines()[0][:200]}); connect to the internet, or give a checkpoint"
             ) from error
         return Network(name, "keras.applications", model, size, preprocessing)
     if variant in SIZES and not keras_file and weights != RANDOM:
@@ -165,6 +164,6 @@ def _open(path: str, image_size: int | None, logits: str | None) -> Network:
     if len(sizes) != 1:
         raise ValueError(
             f"{path}: its images are {shape[1]} x {shape[2]}"
-            + (f", not {image_size} x {image_size}" if image_size else ": give --image_size")
+            + (f", not {image_size} x {image_size}" if image_size else ": give an image_size")
         )
     return Network(file.stem, str(path), model, sizes.pop(), "")

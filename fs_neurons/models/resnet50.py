@@ -12,6 +12,8 @@ Reference: He et al., 2016, Table 1; github.com/tensorflow/models, official/resn
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -69,7 +71,7 @@ def adopt_weights(model: keras.Model, stock: keras.Model) -> None:
             ) from error
 
 
-def _block(x, filters, stride, name):
+def _block(x: Any, filters: int, stride: int, name: str) -> Any:
     shortcut = x
     if stride != 1 or x.shape[-1] != 4 * filters:
         shortcut = _convolution(x, 4 * filters, 1, stride, f"{name}_0_conv", f"{name}_0_bn")
@@ -83,7 +85,7 @@ def _block(x, filters, stride, name):
     return layers.Activation("relu", name=f"{name}_out")(x)
 
 
-def _convolution(x, filters, kernel, stride, name, norm_name):
+def _convolution(x: Any, filters: int, kernel: int, stride: int, name: str, norm_name: str) -> Any:
     padding = "same"
     if stride > 1 and kernel > 1:
         # The same padding on both sides, whatever the size of the image.

@@ -11,6 +11,8 @@ depth 50 has 475,136 neurons, as in the paper.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -60,7 +62,9 @@ def resnet_cifar(
     return keras.Model(inputs, logits, name=name)
 
 
-def _block(x, filters, stride, activation, squeeze_excite, name):
+def _block(
+    x: Any, filters: int, stride: int, activation: str, squeeze_excite: bool, name: str
+) -> Any:
     shortcut = x
     if stride != 1 or x.shape[-1] != filters:
         shortcut = _convolution(x, filters, 1, stride, f"{name}_shortcut")
@@ -73,7 +77,7 @@ def _block(x, filters, stride, activation, squeeze_excite, name):
     return layers.Activation(activation, name=f"{name}_act2")(x)
 
 
-def _squeeze_excite(x, filters, activation, name):
+def _squeeze_excite(x: Any, filters: int, activation: str, name: str) -> Any:
     gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
     gate = layers.Conv2D(filters // SQUEEZE_RATIO, 1, activation=activation, name=f"{name}_reduce")(
         gate
@@ -82,7 +86,7 @@ def _squeeze_excite(x, filters, activation, name):
     return layers.Multiply(name=f"{name}_excite")([x, gate])
 
 
-def _convolution(x, filters, kernel, stride, name):
+def _convolution(x: Any, filters: int, kernel: int, stride: int, name: str) -> Any:
     x = layers.Conv2D(
         filters,
         kernel,

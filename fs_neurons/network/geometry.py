@@ -131,12 +131,12 @@ def separable_macs(call: Call) -> int:
     (value,) = call.inputs
     depthwise = int(np.broadcast_to(depthwise_fan_out(call, value), value.shape).sum())
     channels = value.shape[data_axis(op)] * op.depth_multiplier
-    return depthwise + math.prod(call.outputs.shape) * channels
+    return int(depthwise + math.prod(call.outputs.shape) * channels)
 
 
 def product_macs(call: Call) -> int:
     """Entry by entry; scaling by a constant goes into weights."""
-    return math.prod(call.outputs.shape) * max(len(call.inputs) - 1, 0)
+    return int(math.prod(call.outputs.shape) * max(len(call.inputs) - 1, 0))
 
 
 def contraction_macs(call: Call) -> int | None:
@@ -165,15 +165,15 @@ def contraction_macs(call: Call) -> int | None:
         contracted = [first[axis]]
     else:
         contracted = [first[-1]]
-    return math.prod(call.outputs.shape) * math.prod(contracted)
+    return int(math.prod(call.outputs.shape) * math.prod(contracted))
 
 
 def dot_attention_macs(call: Call) -> int | None:
     """Scores of queries with keys, and sums of values weighted by them."""
-    query, value, *key = argument(call, "inputs")
+    query, value = argument(call, "inputs")[:2]
     if not all(isinstance(x, Value) and len(x.shape) == 2 for x in (query, value)):
         return None
-    return query.shape[0] * value.shape[0] * (query.shape[1] + value.shape[1])
+    return int(query.shape[0] * value.shape[0] * (query.shape[1] + value.shape[1]))
 
 
 def attention_macs(call: Call) -> int | None:
@@ -191,11 +191,8 @@ def attention_macs(call: Call) -> int | None:
         for x in dict.fromkeys((query, key, value))
     )
     pairs = query.shape[0] * key.shape[0] * heads
-    return (
-        projections
-        + pairs * (key_width + value_width)
-        + math.prod(output.shape) * heads * value_width
-    )
+    behind = math.prod(output.shape) * heads * value_width
+    return int(projections + pairs * (key_width + value_width) + behind)
 
 
 def recurrent_macs(call: Call) -> int | None:

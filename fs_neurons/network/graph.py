@@ -113,13 +113,13 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
     values: list[Value] = []
     calls: list[Call] = []
 
-    def new_value(name: str, shape: tuple, dtype: str) -> Value:
+    def new_value(name: str, shape: tuple[int | None, ...], dtype: str) -> Value:
         if None in shape[1:]:
             raise ConversionError(
                 f"the shape of {name!r} is {tuple(shape)}: give images, or build model {model.name!r}"
                 " with an input of known size"
             )
-        values.append(Value(len(values), tuple(shape[1:]), dtype))
+        values.append(Value(len(values), tuple(int(size or 0) for size in shape[1:]), dtype))
         return values[-1]
 
     def visit(op: Any, prefix: str, *args: Any, **kwargs: Any) -> Any:

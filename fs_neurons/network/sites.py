@@ -1,4 +1,7 @@
-"""Which activations a model has, and where."""
+"""Which activations a model has, and where.
+
+for site in find_sites(model): print(site.name, site.activation, site.convertible or site.reason)
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,26 @@ import keras
 from keras import layers
 
 from fs_neurons.layers import FSActivation
+from fs_neurons.network.activations import (
+    Activation,
+    activation_of,
+    base_name,
+    relu_of_maximum,
+)
 from fs_neurons.network.errors import ConversionError
-from fs_neurons.network.keras_internals import is_rewritable, keeps_call, operations_of, parts_of
-from fs_neurons.network.kinds import ACTIVATIONS, SPLITTABLE, STAY, WRAPPERS
-from fs_neurons.neuron.sets import canonical_name
+from fs_neurons.network.keras_internals import (
+    is_built,
+    is_of_keras,
+    is_rewritable,
+    keeps_call,
+    nodes_calling,
+    parts_of,
+)
+from fs_neurons.network.kinds import ACTIVATIONS, WRAPPER, kind_of, unwrapped
+from fs_neurons.network.structure import named_operations, output_operations
 
-# Arguments that change what an activation computes, and the value that changes nothing.
-_OPTIONS = {"max_value": None, "negative_slope": 0.0, "threshold": 0.0, "approximate": False}
+# Activations whose values are a result, such as a probability, where they are the model's output.
+_HEADS = ("sigmoid", "hard_sigmoid", "sparse_sigmoid", "log_sigmoid", "tanh", "hard_tanh")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +41,16 @@ class Site:
     """One activation of a model.
 
     Attributes:
-        name: layer or operation, after the models that it is nested in.
+        name: of the layer of FS-neurons that takes its place, after the models that it is nested in, as
+            in the traced graph. For an inline activation that is a layer of its own: "block/conv_relu".
         activation: canonical name with its options, such as "silu" or "relu(max_value=6)".
         function: the callable that computes it.
         max_value: where a ReLU saturates; None for everything else.
-        convertible: whether a layer of FS-neurons can take its place; if not, `reason` says why.
+        convertible: whether a layer of FS-neurons can take its place.
+        reason: why not; or why the activation is not the function that its name says.
+        layer: name of the layer or operation that it belongs to; "block/conv" for an inline activation.
+        is_output: whether this is the output of the model and a result: sigmoid, tanh or a relative.
+        drops_mask: whether it hands on no Keras mask, as operations do.
     """
 
     name: str
@@ -38,6 +59,9 @@ class Site:
     max_value: float | None = None
     convertible: bool = True
     reason: str = ""
+    layer: str = ""
+    is_output: bool = False
+    drops_mask: bool = False
 
 
 def find_sites(model: keras.Model) -> list[Site]:
@@ -50,126 +74,129 @@ def find_sites(model: keras.Model) -> list[Site]:
 
 
 def walk(model: keras.Model) -> Iterator[tuple[Any, Site]]:
-    seen: set[int] = set()
-
-    def visit(op: Any, prefix: str) -> Iterator[tuple[Any, Site]]:
-        if id(op) in seen:
-            return
-        seen.add(id(op))
-        if is_rewritable(op):
-            for child in operations_of(op):
-                yield from visit(child, prefix if op is model else f"{prefix}{op.name}/")
-        else:
-            site = site_of(op, f"{prefix}{op.name}")
-            if site is not None:
-                yield op, site
-
+    """The operation and the site of every activation, in order."""
     if not is_rewritable(model):
         raise ConversionError(
             f"model {model.name!r} is a subclassed model ({type(model).__name__}): its call() can't be"
             " rewritten. Build it from keras.Input with the functional API, or convert the functional"
             " models that it is made of"
         )
-    yield from visit(model, "")
+    if not is_built(model):
+        raise ConversionError(
+            f"model {model.name!r} is not built: call it on an input, or begin it with keras.Input,"
+            " before converting it"
+        )
+    outputs = output_operations(model)
+    taken = {part.name for part in parts_of(model)}
+    for name, op in named_operations(model):
+        activation = _activation_at(op)
+        if activation is None or activation.stays:
+            continue
+        site_name = name
+        if _is_inline(op) and activation.convertible:
+            path, slash, own = name.rpartition("/")
+            site_name = f"{path}{slash}{_free_name(own, activation.name, taken)}"
+        yield op, Site(
+            site_name,
+            activation.name,
+            activation.function,
+            activation.max_value,
+            activation.convertible,
+            activation.reason,
+            name,
+            is_output=id(op) in outputs and base_name(activation.name) in _HEADS,
+            drops_mask=not isinstance(op, layers.Layer),
+        )  # fmt: skip
 
 
-def site_of(op: Any, name: str) -> Site | None:
+def checked_sites(model: Any) -> list[Site]:
+    """The sites of a model that was not converted before.
+
+    Raises:
+        TypeError: this is no Keras model.
+        ConversionError: as `find_sites`, or the model has FS-neurons.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"expected a keras.Model, got {type(model).__name__}")
+    sites = find_sites(model)
+    converted = [layer.name for layer in parts_of(model) if isinstance(layer, FSActivation)]
+    if converted:
+        raise ConversionError(
+            f"model {model.name!r} was converted before: it has FS layers ({', '.join(converted[:3])},"
+            " ...). Convert the original model"
+        )
+    return sites
+
+
+def unseen_layers(model: keras.Model) -> list[tuple[str, Any]]:
+    """Name and layer of what may apply activations that nobody can see: Lambda layers, and layers and
+    operations with a call() of their own. Those that have a site are not among them."""
+    return [
+        (name, op)
+        for name, op in named_operations(model)
+        if _is_unseen(op) and _activation_at(op) is None
+    ]
+
+
+def _is_unseen(op: Any) -> bool:
+    if not isinstance(op, layers.Layer):
+        return not is_of_keras(type(op))
+    return any(
+        isinstance(part, layers.Lambda)
+        or not (keeps_call(part) or type(part).__module__.startswith("fs_neurons."))
+        for part in parts_of(op)
+    )
+
+
+def _is_inline(op: Any) -> bool:
+    """Whether a site at this operation is its `activation=` argument."""
+    return isinstance(op, layers.Layer) and not isinstance(unwrapped(op), ACTIVATIONS)
+
+
+def _activation_at(op: Any) -> Activation | None:
     """The activation that an operation applies to its input or, as an argument, to its output."""
-    if isinstance(op, FSActivation):
-        return None
-    if isinstance(op, ACTIVATIONS) or not isinstance(op, layers.Layer):
-        return _described(op, name)
-    inner = op.layer if isinstance(op, WRAPPERS) else op
-    if isinstance(inner, ACTIVATIONS):
-        return _described(inner, name)
-    if isinstance(inner, SPLITTABLE) and keeps_call(inner):
-        return _described(inner.activation, name)
-    hidden = sorted({label for part in parts_of(op) for label in _hidden_activations(part)})
+    if not isinstance(op, layers.Layer):
+        return _relu_by_maximum(op) or activation_of(op)
+    inner = _inner(op)
+    if isinstance(inner, (FSActivation, *ACTIVATIONS)):
+        return activation_of(inner)
+    if kind_of(inner).splittable:
+        return activation_of(inner.activation)
+    hidden = sorted({name for part in parts_of(op) for name in _hidden_activations(part)})
     if not hidden:
         return None
-    return Site(
-        name, ", ".join(hidden), op, convertible=False,
-        reason=f"inside a {type(op).__name__} layer, which can't be taken apart",
-    )  # fmt: skip
+    reason = f"inside a {type(op).__name__} layer, which can't be taken apart"
+    return Activation(", ".join(hidden), op, convertible=False, reason=reason)
+
+
+def _inner(op: Any) -> Any:
+    """The layer in a wrapper; of several wrappers only the outermost is looked into."""
+    return op.layer if kind_of(op) is WRAPPER else op
+
+
+def _relu_by_maximum(op: Any) -> Activation | None:
+    if not (type(op).__name__ == "Maximum" and is_of_keras(type(op))):
+        return None
+    calls = [keras.tree.flatten((n.arguments.args, n.arguments.kwargs)) for n in nodes_calling(op)]
+    return activation_of(keras.activations.relu) if all(map(relu_of_maximum, calls)) else None
 
 
 def _hidden_activations(layer: Any) -> Iterator[str]:
     targets = [layer] if isinstance(layer, ACTIVATIONS) else []
     targets += [getattr(layer, key, None) for key in ("activation", "recurrent_activation")]
     for target in targets:
-        if callable(target) and not isinstance(target, FSActivation):
-            site = _described(target, "")
-            if site is not None:
-                yield site.activation
+        if callable(target):
+            activation = activation_of(target)
+            if activation is not None and not activation.stays:
+                yield activation.name
 
 
-def _described(target: Any, name: str) -> Site | None:
-    """A Site for an activation function, layer or operation; None if it stays or is none."""
-    if isinstance(target, layers.Activation):
-        return _described(target.activation, name)
-    if isinstance(target, FSActivation):
-        return None
-    if isinstance(target, keras.Operation):
-        activation = _snake_case(type(target).__name__)
-        # An ordinary operation (add, reshape, matmul, ...) is no activation.
-        if not isinstance(target, ACTIVATIONS) and not hasattr(keras.activations, activation):
-            return None
-        function = target if isinstance(target, layers.Layer) else target.call
-    else:
-        activation = getattr(target, "__name__", type(target).__name__)
-        function = target
-    activation = {"re_lu": "relu", "leaky_re_lu": "leaky_relu", "p_re_lu": "prelu"}.get(
-        activation, activation
-    )
-    activation = canonical_name(activation)
-    if activation in STAY:
-        return None
-    options: dict[str, Any] = {
-        key: value
-        for key, neutral in _OPTIONS.items()
-        if (value := getattr(target, key, neutral)) != neutral
-    }
-    if activation in ("elu", "celu") and getattr(target, "alpha", 1.0) != 1.0:
-        options["alpha"] = target.alpha
-    if activation == "relu6":
-        activation, options = "relu", {"max_value": 6.0}
-    if activation == "relu" and "negative_slope" in options and len(options) == 1:
-        activation = "leaky_relu"
-    options = {key: float(v) if not isinstance(v, bool) else v for key, v in options.items()}
-    max_value = options.get("max_value") if activation == "relu" and len(options) == 1 else None
-    if options:
-        listed = ", ".join(
-            f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in options.items()
-        )
-        activation = f"{activation}({listed})"
-    if isinstance(target, layers.PReLU):
-        return Site(
-            name, "prelu", function, convertible=False, reason="its slopes are trained weights"
-        )
-    return Site(name, activation, function, max_value)
-
-
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def base_name(activation: str) -> str:
-    return activation.split("(")[0]
-
-
-def checked_sites(model: Any) -> list[Site]:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"expected a keras.Model, got {type(model).__name__}")
-    sites = find_sites(model)
-    converted = [layer.name for layer in model._flatten_layers() if isinstance(layer, FSActivation)]
-    if converted:
-        raise ConversionError(
-            f"model {model.name!r} was converted before: it has FS layers ({', '.join(converted[:3])},"
-            " ...). Convert the original model"
-        )
-    if not model.built:
-        raise ConversionError(
-            f"model {model.name!r} is not built: call it on an input, or begin it with keras.Input,"
-            " before converting it"
-        )
-    return sites
+def _free_name(layer: str, activation: str, taken: set[str]) -> str:
+    """A name for the layer that follows another one."""
+    letters = re.sub(r"\W", "", base_name(activation).rpartition(".")[2])
+    name = candidate = f"{layer}_{letters}"
+    number = 1
+    while candidate in taken:
+        candidate, number = f"{name}_{number}", number + 1
+    taken.add(candidate)
+    return candidate

@@ -18,9 +18,17 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from fs_neurons.backend import fuse
-from fs_neurons.neuron.equations import Form, fastest_form, float32, loop_derivative
-from fs_neurons.neuron.parameters import ChannelParameters, NeuronParameters, Rows
+from fs_neurons.backend import fuse, kernels_left_out
+from fs_neurons.neuron.equations import (
+    Form,
+    fastest_form,
+    float32,
+    loop_derivative,
+    loop_response,
+    rows_for,
+)
+from fs_neurons.neuron.parameters import ChannelParameters, FSParameters, NeuronParameters, Rows
+from fs_neurons.neuron.staircase import staircase_response
 
 # One for each function, form and K in use.
 MOST_KERNELS = 64
@@ -47,6 +55,8 @@ def response(
         ValueError: x has another number of channels than `parameters`, or `scale` another axis.
     """
     x = float32(x)
+    if kernels_left_out():
+        return _plain_response(x, parameters, scale, axis)
     if scale is None:
         y = run_fused(_response, ops.stop_gradient(x), parameters)
         return _with_surrogate(x, y, parameters)
@@ -259,6 +269,41 @@ def _scaled_derivatives(
     x = x / scale[:, None]
     dx = upstream * loop_derivative(x, rows)
     return dx, ops.sum(upstream * form.response(x, rows) - dx * x, axis=(0, 1, 3))
+
+
+# --- for formats without kernels -----------------------------------------------------------------
+
+
+def _plain_response(x: Any, parameters: NeuronParameters, scale: Any, axis: int | None) -> Any:
+    """The response in few operations; with a scale, which multiplies what is rounded, in no more of them."""
+    if scale is not None:
+        shape = [1] * len(x.shape)
+        shape[_scale_axis(parameters, axis, len(shape))] = -1
+        scale = ops.reshape(scale, shape)
+    if isinstance(parameters, FSParameters) and parameters.alpha is not None:
+        return _rounded(x, parameters, 1 if scale is None else scale)
+    if scale is not None:
+        x = x / scale
+    y = staircase_response(x, parameters)
+    if y is None:
+        y = loop_response(x, rows_for(x, parameters))
+    return y if scale is None else y * scale
+
+
+def _rounded(x: Any, parameters: FSParameters, scale: Any) -> Any:
+    """FS-ReLU as a rounding to multiples of alpha 2^-K.
+
+    Exact where alpha is a power of two and there is no scale. Else x 2^K / alpha is itself rounded, upwards so
+    that multiples keep their code, and gate inputs just below one (by 2^-22 of it) get the code of the next.
+    """
+    p = parameters
+    step = p.h[-1] * scale
+    exact = isinstance(scale, int) and np.frexp(p.h[-1])[0] == 0.5
+    code = x * (np.float32(1 if exact else 1 + 2.0**-23) / step)
+    if p.rounding == "nearest":
+        code = code + np.float32(0.5)
+    code = ops.maximum(ops.floor(code), np.float32(0))
+    return ops.minimum(code, np.float32(2**p.K - 1)) * step
 
 
 # --- gradients ------------------------------------------------------------------------------------

@@ -122,6 +122,10 @@ class FSParameters:
                 return rounding
         return None
 
+    def describe_domain(self) -> str:
+        """The domain, for reports."""
+        return "({:g}, {:g})".format(*self.domain)
+
     def __eq__(self, other: object) -> bool:
         """Equal T, h and d, bit for bit: neurons that behave the same."""
         if not isinstance(other, FSParameters):
@@ -221,6 +225,11 @@ class ChannelParameters:
         low, high = self._per_channel([member.domain for member in self.members])
         return low, high
 
+    def describe_domain(self) -> str:
+        """The widest of the domains, for reports."""
+        low, high = self.domain
+        return f"({low.min():g}, {high.max():g}) or less, channel by channel"
+
     @property
     def used(self) -> tuple[FSParameters, ...]:
         """Members that some channel has."""
@@ -238,7 +247,7 @@ class ChannelParameters:
         Raises:
             ValueError: gate inputs of this rank have no such axis.
         """
-        return Rows(*(self._broadcast(values, rank) for values in (self.T, self.h, self.d)))
+        return Rows(*(self.broadcast(values, rank) for values in (self.T, self.h, self.d)))
 
     def limits(self, rank: int) -> tuple[Any, Any]:
         """Both ends of the domains in float32, in a shape that broadcasts with gate inputs of this rank.
@@ -246,16 +255,15 @@ class ChannelParameters:
         Raises:
             ValueError: gate inputs of this rank have no such axis.
         """
-        low, high = (self._broadcast(np.float32(end)[None], rank)[0] for end in self.domain)
+        low, high = (self.broadcast(np.float32(end)[None], rank)[0] for end in self.domain)
         return low, high
 
-    def _per_channel(self, values: Sequence[Any]) -> np.ndarray:
-        """One list of numbers per member -> (numbers, channels)."""
-        result = np.array(values)[self.index].T.copy()
-        result.flags.writeable = False
-        return result
+    def broadcast(self, values: np.ndarray, rank: int) -> np.ndarray:
+        """(n, channels) -> (n, ...) with the channels where gate inputs of this rank have them.
 
-    def _broadcast(self, values: np.ndarray, rank: int) -> np.ndarray:
+        Raises:
+            ValueError: gate inputs of this rank have no such axis.
+        """
         if not -rank <= self.axis < rank:
             raise ValueError(
                 f"FS parameters {self.name!r} have their channels on axis {self.axis}, which gate inputs"
@@ -264,6 +272,12 @@ class ChannelParameters:
         shape = [1] * rank
         shape[self.axis] = self.channels
         return values.reshape(len(values), *shape)
+
+    def _per_channel(self, values: Sequence[Any]) -> np.ndarray:
+        """One list of numbers per member -> (numbers, channels)."""
+        result = np.array(values)[self.index].T.copy()
+        result.flags.writeable = False
+        return result
 
     def __eq__(self, other: object) -> bool:
         """Equal T, h and d on the same axis, bit for bit: neurons that behave the same."""

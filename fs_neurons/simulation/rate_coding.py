@@ -14,7 +14,8 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -22,11 +23,14 @@ import numpy as np
 from keras import ops
 
 from fs_neurons.backend import compiled
-from fs_neurons.conversion import trace_sites
 from fs_neurons.layers import record_spikes
-from fs_neurons.layers.pooling import FSMaxPooling2D
-from fs_neurons.network import ConversionError
+from fs_neurons.network import ConversionError, graph
+from fs_neurons.network.calls import Call
+from fs_neurons.network.kinds import SPIKING_POOLING, kind_of
 from fs_neurons.neuron import NeuronParameters
+
+# Networks whose compiled time step is kept.
+COMPILED = 4
 
 
 class RateStep(NamedTuple):
@@ -52,7 +56,7 @@ def firing_thresholds(snn: keras.Model, images: Any, percentile: float = 99.9) -
     Raises:
         ConversionError: an activation other than ReLU, or max-pooling of spikes.
     """
-    _check(snn)
+    _check(snn, images)
 
     def activations(x: Any, _: NeuronParameters) -> tuple[Any, Any]:
         y = ops.relu(x)
@@ -85,47 +89,67 @@ def simulate_rate(
         ConversionError: as for `firing_thresholds`.
         ValueError: thresholds of another number than sites, or not positive.
     """
-    sites = _check(snn)
+    sites = _check(snn, images)
     if len(thresholds) != len(sites) or not all(0 < t < np.inf for t in thresholds):
         raise ValueError(
             f"{len(sites)} positive thresholds are needed, one per site; got {list(thresholds)}"
         )
-
-    def step(inputs: Any, potentials: list[Any]) -> tuple[Any, Any, list[Any]]:
-        def integrate_and_fire(x: Any, _: NeuronParameters) -> tuple[Any, Any]:
-            site = len(records)
-            v = x if potentials is None else potentials[site] + x
-            z = v >= thresholds[site]
-            v = ops.where(z, v - thresholds[site], v)
-            count = ops.sum(ops.cast(z, "int32"), axis=tuple(range(1, len(x.shape))))
-            return thresholds[site] * ops.cast(z, x.dtype), (v, count)
-
-        with record_spikes(integrate_and_fire) as records:
-            outputs = snn(inputs, training=False)
-        potentials, counts = zip(*(record.spikes for record in records), strict=True)
-        return outputs, ops.stack(counts), list(potentials)
-
-    run = compiled(step)
+    run = _compiled_step(snn, _ById(weight.value for weight in snn.variables))
     inputs = keras.tree.map_structure(ops.convert_to_tensor, images)
-    potentials = None
+    count = len(keras.tree.flatten(images)[0])
+    potentials = [ops.zeros((count, *site.outputs.shape), "float32") for site in sites]
+    limits = ops.convert_to_tensor(np.asarray(thresholds, np.float32))
     total: Any = 0.0
     spikes: Any = 0
     for t in range(1, steps + 1):
-        outputs, counts, potentials = run(inputs, potentials)
+        outputs, counts, potentials = run(inputs, potentials, limits)
         total = total + ops.convert_to_numpy(outputs).astype(np.float64)
         spikes = spikes + ops.convert_to_numpy(counts).sum(axis=0, dtype=np.int64)
         yield RateStep(total / t, spikes)
 
 
-def _check(snn: keras.Model) -> list[Any]:
-    records = trace_sites(snn)
-    if not records:
-        raise ConversionError(f"model {snn.name!r} has no FS layer: convert it first")
-    others = [r.layer.name for r in records if r.layer.activation_name != "relu"]
-    pools = [layer.name for layer in snn._flatten_layers() if isinstance(layer, FSMaxPooling2D)]
+class _ById(tuple[Any, ...]):
+    """Arrays that are compared by what they are, not by what is in them."""
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(id, self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ById) and list(map(id, self)) == list(map(id, other))
+
+
+@functools.lru_cache(maxsize=COMPILED)
+def _compiled_step(snn: keras.Model, weights: _ById) -> Callable[..., tuple[Any, Any, list[Any]]]:
+    """(images, potentials, thresholds) -> outputs, spikes (sites, images), potentials after a time step.
+
+    `weights` is in the key of the cache: where arrays can't be changed in place, as on JAX, a compiled
+    function keeps those that it was made with.
+    """
+
+    def step(inputs: Any, potentials: Any, thresholds: Any) -> tuple[Any, Any, list[Any]]:
+        def integrate_and_fire(x: Any, _: NeuronParameters) -> tuple[Any, Any]:
+            threshold = thresholds[len(records)]
+            v = potentials[len(records)] + x
+            z = v >= threshold
+            v = ops.where(z, v - threshold, v)
+            count = ops.sum(ops.cast(z, "int32"), axis=tuple(range(1, len(x.shape))))
+            return threshold * ops.cast(z, x.dtype), (v, count)
+
+        with record_spikes(integrate_and_fire) as records:
+            outputs = snn(inputs, training=False)
+        after, counts = zip(*(record.spikes for record in records), strict=True)
+        return outputs, ops.stack(counts), list(after)
+
+    return compiled(step)
+
+
+def _check(snn: keras.Model, images: Any) -> list[Call]:
+    network = graph.trace_spiking(snn, images)
+    others = [c.name for c in network.sites if getattr(c.op, "activation_name", "") != "relu"]
+    pools = [call.name for call in network.calls if kind_of(call.op) is SPIKING_POOLING]
     if others or pools:
         raise ConversionError(
             "rate coding is for ReLU networks without max-pooling; in the way:"
             f" {', '.join((others + pools)[:5])}"
         )
-    return records
+    return network.sites

@@ -31,13 +31,14 @@ from keras import ops
 
 from fs_neurons import neuron
 from fs_neurons.data.batches import Batches
-from fs_neurons.layers import FSActivation
-from fs_neurons.layers.pooling import FSMaxPooling2D
 from fs_neurons.network import ConversionError, graph
+from fs_neurons.network.calls import Call, Value
+from fs_neurons.network.kinds import SPIKING_POOLING, kind_of
 
 # Largest difference between a sum of currents and a gate input, relative to the largest of the site (at
 # least 1): float32 sums of some thousand terms are off by 1e-5.
 ROUNDING = 1e-4
+LOW_PRECISION = ("float16", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,7 +137,7 @@ class Simulation:
     @property
     def spikes(self) -> np.ndarray:
         """int64 array (images,): spikes of the whole network."""
-        return sum(site.spikes for site in self.sites)
+        return np.sum([site.spikes for site in self.sites], axis=0)
 
     @property
     def spikes_per_neuron(self) -> float:
@@ -170,8 +171,8 @@ def simulate(
         verbose: whether to show a progress bar.
 
     Raises:
-        ConversionError: a model that can't be taken apart, without FS-neurons, or with a layer that
-            turns out not to be linear.
+        ConversionError: a model that can't be taken apart, without FS-neurons, with a layer that turns
+            out not to be linear, or that computes in less than float32.
         ValueError: no images, or gate inputs that are not finite.
     """
     batches = Batches(snn, images, batch_size)
@@ -183,6 +184,7 @@ def simulate(
         batch = run.batch(inputs, count)
         outputs.append(keras.tree.map_structure(lambda x: x[:count], batch))  # noqa: B023
         bar.add(count)
+    assert run is not None  # Batches has at least one
     return Simulation(
         outputs=keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs),
         sites=tuple(run.activities()),
@@ -201,6 +203,7 @@ class _Run:
     """
 
     def __init__(self, network: graph.Graph, raster: bool):
+        _refuse_low_precision(network)
         self.network = network
         self.keep_raster = raster
         self.K = max(call.op.parameters.K for call in network.sites)
@@ -213,11 +216,6 @@ class _Run:
         self.counts: list[list[np.ndarray]] = [[] for _ in network.sites]
         self.rasters: list[list[np.ndarray]] = [[] for _ in network.sites]
         self.constants: dict[int, Any] = {}
-        self.last_use = {}
-        for i, call in enumerate(network.calls):
-            for value in call.inputs:
-                self.last_use[value.index] = i
-        self.last_use.update((value.index, len(network.calls)) for value in ends)
 
     def _delays(self) -> dict[str, int]:
         delays = {}
@@ -229,40 +227,38 @@ class _Run:
 
     def batch(self, inputs: Any, count: int) -> Any:
         """Runs images in parallel; returns the outputs, with those of copies that fill the batch up."""
-        totals: dict[int, Any] = {}
         streams: dict[int, Any] = {}
         for value, x in zip(self.network.inputs, keras.tree.flatten(inputs), strict=True):
-            totals[value.index] = x = ops.convert_to_tensor(x, value.dtype)
+            x = ops.convert_to_tensor(x, value.dtype)
             streams[value.index] = _at_step(0, x, self.K)
-        site = 0
-        for i, call in enumerate(self.network.calls):
+        sites = iter(range(len(self.network.sites)))
+        numbers = {call: i for i, call in enumerate(self.network.calls)}
+
+        def each(call: Call, totals: Callable[[Value], Any]) -> Any:
+            i = numbers[call]
+            total = call(totals)
             if call.is_site:
                 (source,) = call.inputs
-                x, currents = totals[source.index], streams[source.index]
-                self._check(call, x, currents, count)
+                x = totals(source)
+                self._check(call, x, streams[source.index], count)
                 spikes, stream = _fire(x, call.op, self.K)
-                self._record(site, spikes, count)
-                total = call(lambda value: totals[value.index])
-                site += 1
+                self._record(next(sites), spikes, count)
             else:
-                total = call(lambda value: totals[value.index])
                 stream = self._passed_on(i, call, total, streams)
-            produced = zip(
-                keras.tree.flatten(call.outputs), keras.tree.flatten(total),
-                keras.tree.flatten(stream), strict=True,
-            )  # fmt: skip
-            for value, x, arriving in produced:
-                totals[value.index], streams[value.index] = x, arriving
+            arriving = zip(
+                keras.tree.flatten(call.outputs), keras.tree.flatten(stream), strict=True
+            )
+            streams.update((value.index, currents) for value, currents in arriving)
             for value in call.inputs:
-                if self.last_use[value.index] == i:
-                    totals.pop(value.index, None)
+                if self.network.last_uses[value.index] == i:
                     streams.pop(value.index, None)
-        self.images += count
-        return keras.tree.map_structure(
-            lambda value: ops.convert_to_numpy(totals[value.index]), self.network.outputs
-        )
+            return total
 
-    def _passed_on(self, i: int, call: graph.Call, total: Any, streams: dict[int, Any]) -> Any:
+        outputs = self.network.run(inputs, each)
+        self.images += count
+        return keras.tree.map_structure(ops.convert_to_numpy, outputs)
+
+    def _passed_on(self, i: int, call: Call, total: Any, streams: dict[int, Any]) -> Any:
         """What a call without neurons makes of the streams that reach it."""
         if graph.is_linear(call):
             response = _per_step(call, lambda value: streams[value.index])
@@ -276,13 +272,14 @@ class _Run:
                 return x - ops.cast(late, x.dtype) * constant[None]
 
             return keras.tree.map_structure(once, response, self.constants[i])
-        if isinstance(call.op, FSMaxPooling2D):
-            # Knows the largest code digit by digit: what it fires is what its maximum grows by.
-            grown = _per_step(call, lambda value: ops.cumsum(streams[value.index], axis=0))
-            return ops.concatenate([grown[:1], grown[1:] - grown[:-1]])
+        if kind_of(call.op) is SPIKING_POOLING:
+            # Knows the largest code digit by digit.
+            (value,) = call.inputs
+            pool: Any = call.op
+            return pool.spikes(streams[value.index])
         return keras.tree.map_structure(lambda x: _at_step(self.K - 1, x, self.K), total)
 
-    def _check(self, call: graph.Call, x: Any, currents: Any, count: int) -> None:
+    def _check(self, call: Call, x: Any, currents: Any, count: int) -> None:
         total = ops.convert_to_numpy(x).astype(np.float64)[:count]
         if not np.isfinite(total).all():
             raise ValueError(
@@ -323,12 +320,25 @@ class _Run:
         return result
 
 
-def _fire(x: Any, layer: FSActivation, K: int) -> tuple[Any, Any]:
+def _refuse_low_precision(network: graph.Graph) -> None:
+    """Rounding to a few bits makes sums of currents differ from gate inputs by more than a threshold."""
+    for call in network.calls:
+        dtype = getattr(call.op, "compute_dtype", None) or ""
+        if dtype in LOW_PRECISION:
+            raise ConversionError(
+                f"{call.name!r} computes in {dtype}, in which currents that arrive one after the other do"
+                " not add up to those that arrive at once: simulate a network whose dtype policy is"
+                " float32 (build it under that policy and copy the weights with set_weights)"
+            )
+
+
+def _fire(x: Any, layer: Any, K: int) -> tuple[Any, Any]:
     """Spikes (K, images, ...) in {0, 1} of gate inputs (images, ...), and d(t) z(t); silent after its K."""
     p = layer.parameters
     z = ops.moveaxis(neuron.spike_train(layer.in_units(x), p), -1, 0)
     # Currents of single spikes, in the units of the output: (K, images, ...).
-    d = ops.stack([layer.out_of_units(d * ops.ones_like(x)) for d in p.rows(len(x.shape)).d])
+    d = ops.convert_to_tensor(p.rows(len(x.shape)).d)
+    d = ops.stack([layer.out_of_units(d[t] * ops.ones_like(z[t])) for t in range(p.K)])
     silence = [(0, K - p.K)] + [(0, 0)] * len(x.shape)
     return ops.pad(z, silence), ops.cast(ops.pad(z * d, silence), x.dtype)
 
@@ -338,9 +348,9 @@ def _at_step(step: int, x: Any, K: int) -> Any:
     return ops.pad(x[None], [(step, K - 1 - step)] + [(0, 0)] * len(x.shape))
 
 
-def _per_step(call: graph.Call, stream_of: Callable[[graph.Value], Any]) -> Any:
+def _per_step(call: Call, stream_of: Callable[[Value], Any]) -> Any:
     """Applies a call to streams (K, images, ...), all steps at once."""
-    steps_and_images = None
+    steps_and_images: tuple[Any, ...] = ()
 
     def merged(value: graph.Value) -> Any:
         nonlocal steps_and_images

@@ -1,15 +1,10 @@
-"""Training of small image networks, resumable after a kill at any moment."""
+"""Training of small image networks and fine-tuning of converted ones, resumable after a kill at any moment."""
 
-from fs_neurons.training.trainer import (
-    RECIPES,
-    CheckpointError,
-    Recipe,
-    accuracy,
-    augmented_batches,
-    log_epoch,
-    train,
-    write_history,
-)
+from fs_neurons.training.augmentation import augmented_batches
+from fs_neurons.training.checkpoints import CheckpointError
+from fs_neurons.training.finetuning import finetune
+from fs_neurons.training.recipe import RECIPES, Recipe
+from fs_neurons.training.trainer import accuracy, train
 
 __all__ = [
     "RECIPES",
@@ -17,7 +12,6 @@ __all__ = [
     "Recipe",
     "accuracy",
     "augmented_batches",
-    "log_epoch",
+    "finetune",
     "train",
-    "write_history",
 ]

@@ -1,6 +1,7 @@
 """`compare` against conversions of one site at a time, and against numpy."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from keras import layers
 
 import fs_neurons as fs
+from fs_neurons.network import graph
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +107,94 @@ def test_wrong_arguments_are_refused(model, images):
         fs.compare(other, snn, images)
     with pytest.raises(ValueError, match=r"labels have shape \(3,\), for 60 images"):
         fs.compare(model, snn, images, np.zeros(3))
+
+
+def nested(depth, seed=0):
+    """Two branches of nested models, each with a site called "act" and one inside a layer."""
+    keras.utils.set_random_seed(seed)
+
+    def block(name, gain, level):
+        x = inputs = keras.Input((6,))
+        if level:
+            x = block(f"inner{level}", gain, level - 1)(x)
+        x = layers.Rescaling(gain)(layers.Dense(6)(x))
+        x = layers.Activation("relu", name="act")(layers.BatchNormalization()(x))
+        return keras.Model(inputs, layers.Dense(6, activation="relu", name="inside")(x), name=name)
+
+    inputs = keras.Input((6,))
+    a = block("late", 8.0, depth)
+    b = block("early", 0.1, depth)
+    y = layers.Add()([b(inputs), a(layers.Activation("relu", name="act")(inputs))])
+    return keras.Model(inputs, layers.Dense(3)(y), name="nested")
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("fold", [False, True])
+def test_sites_are_paired_by_their_place(depth, fold, images):
+    model = nested(depth)
+    snn = fs.convert(model, relu=fs.relu_parameters(8, 4.0), fold_batch_norm=fold)
+    result = fs.compare(model, snn, images)
+    names = [layer.name for layer in fs.profile(snn, images).layers]
+    assert [site.name for site in result.sites] == names
+    assert names == [site.name for site in fs.simulate(snn, images[:2]).sites]
+    # Each site's gate inputs in the original, by its place.
+    network = graph.trace(model)
+    expected = {}
+
+    def watch(call, tensors):
+        outputs = call(tensors)
+        if call.name.endswith("act"):
+            x = tensors(call.inputs[0])
+            expected[call.name] = float((np.asarray(x) >= 4).mean())
+        elif call.name.endswith("inside"):  # what is above 4 is so behind the ReLU, too
+            expected[call.name] = float((np.asarray(outputs) >= 4).mean())
+        return outputs
+
+    network.run(images, watch)
+    assert len(expected) == 2 * 2 * (depth + 1) + 1
+    shares = {
+        re.sub(r"_relu(_\d+)?$", "", site.name): pytest.approx(site.clipped_share, abs=1e-6)
+        for site in result.sites
+    }
+    assert shares == expected
+    assert max(expected.values()) > 0.1 and min(expected.values()) == 0
+
+
+def test_calls_of_a_shared_layer_are_paired_by_what_comes_before(images):
+    keras.utils.set_random_seed(0)
+    shared = layers.ReLU(name="act")
+    inputs = keras.Input((6,))
+    long = layers.Dense(6, activation="relu")(layers.BatchNormalization()(layers.Dense(6)(inputs)))
+    parts = [shared(20 * layers.Dense(6)(long)), shared(0.01 * inputs)]
+    model = keras.Model(inputs, layers.Dense(3)(layers.Concatenate()(parts)))
+    result = fs.compare(model, fs.convert(model, relu=fs.relu_parameters(8, 4.0)), images)
+    assert sorted(s.clipped_share > 0.1 for s in result.sites if s.name == "act") == [False, True]
+    assert all(s.clipped < 1e-12 for s in result.sites if s.clipped_share == 0)
+
+
+def test_networks_without_classes_are_compared_by_their_outputs(images):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, activation="relu", name="a")(inputs)
+    y = layers.Dense(8, activation="relu", name="b")(x)
+    model = keras.Model(inputs, {"value": layers.Dense(1)(y), "map": layers.Dense(4)(x)})
+    snn = fs.convert(model, relu=fs.relu_parameters(3, 4.0))
+    result = fs.compare(model, snn, images, batch_size=25)
+    ann, spiking = (
+        {k: np.asarray(v) for k, v in network(images).items()} for network in (model, snn)
+    )
+    relative = [((ann[k] - spiking[k]) ** 2).mean() / ann[k].var() for k in ann]
+    assert result.output_error == pytest.approx(np.sqrt(np.mean(relative)), rel=1e-4)
+    assert result.ann_accuracy is result.snn_accuracy is result.sites[0].accuracy is None
+    assert result.worst.output_error == max(site.output_error for site in result.sites)
+    assert "output error alone" in str(result) and json.loads(result.to_json())["sites"]
+    # The first site alone: its layer in the original, and everything behind.
+    alone = keras.Model(snn.inputs, snn.get_layer("a_relu").output)(images)
+    b = model.get_layer("b")(alone)
+    outputs = {"value": model.layers[-2](b), "map": model.layers[-1](alone)}
+    if outputs["value"].shape[-1] != 1:
+        outputs = {"value": model.layers[-1](b), "map": model.layers[-2](alone)}
+    relative = [((ann[k] - np.asarray(outputs[k])) ** 2).mean() / ann[k].var() for k in ann]
+    assert result.sites[0].output_error == pytest.approx(np.sqrt(np.mean(relative)), rel=1e-4)
+    with pytest.raises(ValueError, match="labels are for networks with one output"):
+        fs.compare(model, snn, images, np.zeros(60))

@@ -61,3 +61,53 @@ def test_nothing_to_evaluate_is_refused():
         )
     with pytest.raises(ValueError, match="batches of 0"):
         evaluate(snn_of_one_layer(), DATA, batch_size=0)
+
+
+def test_arrays_and_batches_give_what_a_dataset_gives():
+    snn = snn_of_one_layer()
+    whole = evaluate(snn, DATA, batch_size=20)
+    prepared = ops.convert_to_numpy(datasets.standardise(DATA.images))
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            part = slice(20 * i, 20 * i + 20)
+            return prepared[part], DATA.labels[part]
+
+    others = [
+        evaluate(snn, DATA.images, DATA.labels, prepare=datasets.standardise, batch_size=20),
+        evaluate(snn, prepared, DATA.labels, batch_size=20),
+        evaluate(snn, Batches()),
+        evaluate(snn, [(DATA.images, DATA.labels)], prepare=datasets.standardise),
+    ]
+    for other in others:
+        assert (other.accuracy, other.images, other.spikes) == (whole.accuracy, 50, whole.spikes)
+        np.testing.assert_array_equal(other.predictions, whole.predictions)
+
+
+def test_several_inputs_are_evaluated():
+    keras.utils.set_random_seed(0)
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
+    model = keras.Model({"a": a, "b": b}, keras.layers.Dense(4)(keras.layers.Concatenate()([a, b])))
+    rng = np.random.default_rng(0)
+    images = {"a": rng.normal(size=(9, 3)), "b": rng.normal(size=(9, 2))}
+    images = {key: x.astype(np.float32) for key, x in images.items()}
+    found = evaluate(model, images, np.zeros(9), batch_size=4).predictions
+    np.testing.assert_array_equal(found, np.asarray(model(images)).argmax(-1))
+
+
+def test_labels_that_do_not_fit_are_refused():
+    snn = snn_of_one_layer()
+    with pytest.raises(ValueError, match=r"shape \(50,\); theirs is \(3,\)"):
+        evaluate(snn, DATA.images, DATA.labels[:3])
+    with pytest.raises(ValueError, match=r"theirs is \(50, 10\)"):
+        evaluate(snn, DATA.images, np.zeros((50, 10)))
+    with pytest.raises(TypeError, match=r"batch 0 is ndarray, not \(images, labels\)"):
+        evaluate(snn, DATA.images)
+    with pytest.raises(ValueError, match="0 images"):
+        evaluate(snn, [])
+    batches = [(DATA.images[:3], DATA.labels[:3]), (DATA.images, DATA.labels)]
+    with pytest.raises(ValueError, match="more images follows one of 3"):
+        evaluate(snn, batches, prepare=datasets.standardise)

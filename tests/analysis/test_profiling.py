@@ -1,5 +1,6 @@
 """`profile` against plain numpy, and fan-outs against networks whose weights are all one."""
 
+import dataclasses
 import json
 import warnings
 
@@ -182,6 +183,12 @@ def targets_by_ones(snn):
     return result
 
 
+def site_fan_out(snn):
+    network = graph.trace(snn)
+    (site,) = network.sites
+    return connectivity.fan_out(network, site.outputs)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -206,7 +213,7 @@ def targets_by_ones(snn):
 def test_fan_out_is_the_number_of_connections(make):
     model = keras.Sequential([keras.Input((5, 6, 2)), layers.ReLU(), *make()])
     snn = fs.convert(model)
-    (fan,) = connectivity.fan_outs(graph.trace(snn))
+    fan = site_fan_out(snn)
     scaling = [layer for layer in snn.layers if isinstance(layer, layers.BatchNormalization)]
     for layer in snn.layers:
         if layer not in scaling:
@@ -224,7 +231,7 @@ def test_fan_out_is_the_number_of_connections(make):
 def test_average_pooling_adds_once_per_window(padding):
     pool = layers.AveragePooling2D(3, 2, padding)
     snn = fs.convert(keras.Sequential([keras.Input((5, 6, 2)), layers.ReLU(), pool]))
-    (fan,) = connectivity.fan_outs(graph.trace(snn))
+    fan = site_fan_out(snn)
     units = np.eye(60, dtype=np.float32).reshape(-1, 5, 6, 2)
     windows = (np.asarray(pool(units)).reshape(60, -1) > 0).sum(axis=1)
     assert (np.broadcast_to(fan.total, (5, 6, 2)).ravel() == windows).all()
@@ -237,6 +244,172 @@ def test_branches_add_up():
     y = layers.Dense(4)(x)
     z = layers.Concatenate()([layers.Add()([x, y]), x])
     model = keras.Model(inputs, [layers.Dense(6)(z), x])
-    (fan,) = connectivity.fan_outs(graph.trace(fs.convert(model)))
+    fan = site_fan_out(fs.convert(model))
     assert np.broadcast_to(fan.weighted, 4).tolist() == [4 + 6] * 4
     assert np.broadcast_to(fan.total, 4).tolist() == [4 + 1 + 6 + 1] * 4  # an addition, an output
+
+
+# --- what was wrong -----------------------------------------------------------------------------
+
+
+def quietly(snn, images, **arguments):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return fs.profile(snn, images, **arguments)
+
+
+def test_sets_that_differ_in_their_domain_only_are_told_apart():
+    wide = fs.relu_parameters(4, 2.0)
+    narrow = dataclasses.replace(wide, domain=(-0.5, 0.5))
+    assert wide == narrow
+    x = np.random.default_rng(0).normal(0, 1, (10, 60)).astype(np.float32)
+    for p in (wide, narrow):
+        snn = keras.Sequential([keras.Input((60,)), fs.FSActivation(p, activation="relu")])
+        (site,) = quietly(snn, x, histogram_range=(-2, 2)).layers
+        assert (site.below, site.above) == ((x < p.domain[0]).sum(), (x >= p.domain[1]).sum())
+
+
+def test_wrapped_layers_and_attention():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 4))
+    x = layers.TimeDistributed(layers.Dense(5, activation="relu"))(inputs)
+    x = layers.SpectralNormalization(layers.Dense(8, activation="relu"))(x)
+    model = keras.Model(inputs, layers.MultiHeadAttention(2, 3)(x, x))
+    x = np.random.default_rng(0).normal(size=(3, 6, 4)).astype(np.float32)
+    result = quietly(fs.convert(model), x)
+    own = 4 * 6 * 8 * 6 + 2 * 2 * 6 * 6 * 3  # four projections; scores and sums of two heads
+    assert result.macs == 6 * 4 * 5 + 6 * 5 * 8 + own
+    assert [layer.fan_out for layer in result.layers] == [(8, 8), (3 * 6, 3 * 6)]
+    assert result.digital_macs == 6 * 4 * 5 + own - 3 * 6 * 8 * 6
+    assert result.left_out == () and result.energy.ratio > 0
+
+
+def test_what_is_left_out_is_said():
+    class Own(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    snn = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3), fs.FSReLU(4, 2.0), Own(name="own"), layers.Dense(2)]
+    )
+    result = quietly(snn, np.ones((2, 4), np.float32))
+    assert result.left_out == ("own (Own)",)
+    assert result.energy is None and result.energy_by(EnergyModel(1, 1, "")) is None
+    assert "left out of operations" in str(result) and "own (Own)" in str(result)
+    content = json.loads(result.to_json())
+    assert content["left_out"] == ["own (Own)"] and content["ann_energy_joule"] is None
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_spikes_that_pass_through_max_pooling_are_additions(padding):
+    keras.utils.set_random_seed(0)
+    K, alpha = 4, 2.0
+    model = keras.Sequential(
+        [
+            keras.Input((7, 7, 2)),
+            layers.Conv2D(3, 3, activation="relu", name="first"),
+            layers.MaxPooling2D(2, padding=padding, name="pool"),
+            layers.ZeroPadding2D(1),
+            layers.Conv2D(4, 3, strides=2, name="second"),
+        ]
+    )
+    snn = fs.convert(model, relu=fs.relu_parameters(K, alpha))
+    images = np.random.default_rng(0).normal(size=(5, 7, 7, 2)).astype(np.float32)
+    result = quietly(snn, images, batch_size=3)
+    before = keras.Model(model.inputs, model.get_layer("first").output)
+    x = np.asarray(layers.MaxPooling2D(2, padding=padding)(before(images)))
+    spikes = plain_loop(x, fs.relu_parameters(K, alpha))[2]  # the code of the largest
+    # Targets of each place, one output at a time.
+    shape = x.shape[1:]
+    targets = np.zeros(shape, int)
+    rows = range((shape[0] + 2 - 3) // 2 + 1)
+    for i in rows:
+        for j in rows:
+            low, left = max(2 * i - 1, 0), max(2 * j - 1, 0)
+            targets[low : 2 * i + 2, left : 2 * j + 2] += 4
+    (pool,) = result.pools
+    assert pool.name == "pool" and pool.total_spikes == spikes.sum()
+    assert pool.synaptic_operations == (spikes * targets).sum()
+    assert result.layers[0].synaptic_operations == 0  # a gate adds nothing
+    assert result.synaptic_operations == (spikes * targets).sum() / 5
+    assert result.digital_macs == result.macs - 3 * targets[..., 0].sum()
+    assert result.total_spikes == result.layers[0].total_spikes
+    assert f"max-pooling 'pool' hands on {pool.spikes:,.0f} spikes" in str(result)
+    assert json.loads(result.to_json())["pools"][0]["total_spikes"] == pool.total_spikes
+
+
+def test_augmentation_stays_out_of_a_profile():
+    inputs = keras.Input((8, 8, 1))
+    x = layers.RandomTranslation(0.4, 0.4, seed=0)(inputs)
+    snn = fs.convert(keras.Model(inputs, layers.ReLU()(layers.Conv2D(2, 3)(x))))
+    images = np.random.default_rng(0).uniform(size=(4, 8, 8, 1)).astype(np.float32)
+    with fs.record_spikes() as records:
+        snn(images, training=False)
+    counts = int(np.asarray(records[0].spikes).sum())
+    assert quietly(snn, images).total_spikes == counts
+
+
+def test_batches_of_a_keras_data_set(snn, images, measured):
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, i):
+            return images[4 * i : 4 * i + 4], np.zeros(len(images[4 * i : 4 * i + 4]))
+
+    assert quietly(snn, Batches()).total_spikes == measured.total_spikes
+
+
+@pytest.mark.parametrize("run", [fs.profile, fs.simulate])
+def test_arrays_of_another_shape_are_refused_by_name(snn, images, run):
+    with pytest.raises(
+        ValueError, match=r"input '.*' of model 'small'.*\(images, 6, 6, 2\), got \(13, 6, 6\)"
+    ):
+        run(snn, images[..., 0])
+    with pytest.raises(ValueError, match=r"\(images, 6, 6, 2\), got \(13, 6, 5, 2\)"):
+        run(snn, images[:, :, :5])
+    with pytest.raises(ValueError, match=r"batch 1: .* got \(6, 6, 2\)"):
+        run(snn, [images, images[0]])
+    with pytest.raises(TypeError, match="images must be an array of shape"):
+        run(snn, 3)
+    with pytest.raises(TypeError, match="batch 0 must be"):
+        run(snn, ["a"])
+
+
+def test_open_sizes_are_those_of_the_images():
+    keras.utils.set_random_seed(0)
+
+    def network(size):
+        inputs = keras.Input((size, size, 3))
+        x = layers.EinsumDense("abcd,de->abce", (size, size, 4), activation="relu")(inputs)
+        x = layers.Conv2D(2, 3, strides=2, padding="same", activation="relu")(x)
+        return keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+
+    images = np.random.default_rng(0).normal(size=(3, 7, 7, 3)).astype(np.float32)
+    fixed, free = network(7), network(None)
+    free.set_weights(fixed.get_weights())
+    one, other = (quietly(fs.convert(model), images) for model in (fixed, free))
+    assert other.total_spikes == one.total_spikes
+    assert (other.macs, other.synaptic_operations) == (one.macs, one.synaptic_operations)
+    assert fs.simulate(fs.convert(free), images).spikes.sum() == one.total_spikes
+
+
+def test_advice_is_for_the_activation_of_the_site(images):
+    x = inputs = keras.Input((6, 6, 2))
+    for activation in ("relu", "silu", "sigmoid"):
+        x = layers.Activation(activation, name=f"the_{activation}")(20 * x)
+    model = keras.Model(inputs, layers.ReLU(0.1)(x))
+    with pytest.warns(UserWarning) as caught:
+        fs.profile(fs.convert(model, relu=fs.relu_parameters(4, 8.0)), images)
+    (message,) = [str(w.message) for w in caught if "outside" in str(w.message)]
+    assert "3 of 4 sites" in message  # a ReLU that saturates is no worse outside
+    assert "calibration_data=..." in message
+    assert "relu=fs.relu_parameters(K, alpha) with a larger alpha" in message
+    assert "silu=fs.fit('silu', K=16, domain=(0, " in message
+    assert "sigmoid=fs.fit('sigmoid', K=12, domain=(" in message
+    model = keras.Sequential(
+        [keras.Input((6, 6, 2)), layers.Rescaling(20), layers.Activation("silu")]
+    )
+    with pytest.warns(UserWarning) as caught:
+        fs.profile(fs.convert(model), images)
+    assert not [w for w in caught if "relu" in str(w.message)]

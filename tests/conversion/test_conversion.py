@@ -249,7 +249,10 @@ def test_quality_chooses_between_published_and_fitted_sets():
     )
     chosen = {
         quality: [
-            row.parameters for row in fs.conversion_report(fs.convert(model, quality=quality)).rows
+            row.parameters
+            for row in fs.conversion_report(
+                fs.convert(model, quality=quality, convert_outputs=True)
+            ).rows
         ]
         for quality in ("paper", "accurate", "sparse")
     }
@@ -273,7 +276,7 @@ def test_quality_chooses_between_published_and_fitted_sets():
 def test_fitted_activations_are_converted_as_well_as_their_sets_say(activation):
     """Its error over the domain is the one that its set was shipped with: the right set, rightly used."""
     model = keras.Sequential([keras.Input((1,)), activation])
-    snn = fs.convert(model)
+    snn = fs.convert(model, convert_outputs=True)
     parameters = snn.layers[0].parameters
     if parameters.alpha is not None:  # relu6: rounded down on [0, 6], one step low from 6 to 12
         low, high, expected = -8.0, 12.0, (6 / 1024) ** 2 * (6 / 3 + 6) / 20

@@ -1,63 +1,195 @@
-"""Converted networks in other formats, through Keras' own `export`."""
+"""Converted networks in other formats, each opened in its runtime and compared with Keras."""
+
+import re
 
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import fs_neurons as fs
+from fs_neurons.neuron.sets import load
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="exports go through TensorFlow"
 )
+FORMATS = ("onnx", "tf_saved_model", "litert")
 
 
-@pytest.fixture(scope="module")
-def snn():
+def model(*top, activations=("relu", "silu", "sigmoid")):
     keras.utils.set_random_seed(0)
-    model = keras.Sequential(
+    return keras.Sequential(
         [
-            keras.Input((10, 10, 1)),
-            layers.Conv2D(4, 3, activation="relu"),
+            keras.Input((10, 10, 3)),
+            *top,
+            layers.Conv2D(4, 3, activation=activations[0]),
             layers.MaxPooling2D(),
-            layers.Conv2D(4, 2, activation="silu"),
+            layers.Conv2D(4, 2, activation=activations[1]),
             layers.GlobalAveragePooling2D(),
-            layers.Dense(4, activation="sigmoid"),
+            layers.Dense(4, activation=activations[2]),
             layers.Dense(3),
         ]
     )
-    return fs.convert(model)
 
 
 @pytest.fixture(scope="module")
 def images():
-    return np.random.default_rng(0).normal(size=(4, 10, 10, 1)).astype(np.float32)
+    return np.random.default_rng(0).normal(0, 3, size=(4, 10, 10, 3)).astype(np.float32)
 
 
-def test_saved_model(snn, images, tmp_path):
-    import tensorflow as tf
+def opened(path, fmt):
+    """A function of the images, by the runtime of a format."""
+    if fmt == "tf_saved_model":
+        import tensorflow as tf
 
-    snn.export(tmp_path / "saved", verbose=False)
-    loaded = tf.saved_model.load(tmp_path / "saved")
-    assert np.abs(loaded.serve(images).numpy() - np.asarray(snn(images))).max() <= 1e-5
+        loaded = tf.saved_model.load(path)
+        return lambda x: loaded.serve(x).numpy()
+    if fmt == "onnx":
+        onnxruntime = pytest.importorskip("onnxruntime")
+        session = onnxruntime.InferenceSession(path)
+        (name,) = [value.name for value in session.get_inputs()]
+        return lambda x: session.run(None, {name: x})[0]
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    lite = interpreter.Interpreter(str(path))
+
+    def run(x):
+        lite.resize_tensor_input(lite.get_input_details()[0]["index"], x.shape)
+        lite.allocate_tensors()
+        lite.set_tensor(lite.get_input_details()[0]["index"], x)
+        lite.invoke()
+        return lite.get_tensor(lite.get_output_details()[0]["index"])
+
+    return run
 
 
-def test_onnx(snn, images, tmp_path):
+def exported(snn, folder, fmt, export=fs.export):
+    if fmt == "onnx":
+        pytest.importorskip("tf2onnx")
+    path = folder / {"onnx": "snn.onnx", "litert": "snn.tflite", "tf_saved_model": "saved"}[fmt]
+    export(snn, path, format=fmt)
+    return path
+
+
+def channel_network():
+    """Sets that differ between channels, a scale of each channel, and both."""
+    one = load("swish_k8")
+    members = tuple(
+        fs.FSParameters(one.T * s, one.h * s, one.d * s, name=f"s{s}") for s in (1.0, 4.0, 0.5)
+    )
+    p = fs.ChannelParameters(members, [0, 2, 1, 1])
+    keras.utils.set_random_seed(0)
+    snn = keras.Sequential(
+        [
+            keras.Input((10, 10, 3)),
+            layers.Conv2D(4, 3),
+            fs.FSSwish(p),
+            layers.Conv2D(4, 3),
+            fs.FSSwish(p, per_channel=True, name="both"),
+            layers.Conv2D(4, 3),
+            fs.FSActivation(fs.relu_parameters(5, 1.0, "nearest"), "relu", True, name="scaled"),
+            layers.GlobalAveragePooling2D(),
+        ]
+    )
+    snn.get_layer("both").scale.assign([1.5, 0.3, 2.0, 1.0])
+    snn.get_layer("scaled").scale.assign([2.5, 1.3, 4.0, 0.7])
+    return snn
+
+
+def normalised():
+    scaling = layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 0.5])
+    return fs.convert(model(layers.Rescaling(0.5), scaling))
+
+
+NETWORKS = {
+    "published sets": lambda: fs.convert(model()),
+    "accurate sets": lambda: fs.convert(
+        model(activations=("relu6", "gelu", "hard_sigmoid")), quality="accurate"
+    ),
+    "a normalisation that holds constants": normalised,
+    "parameters per channel": channel_network,
+}
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_that_was_never_called_runs_in_every_runtime(name, fmt, images, tmp_path):
+    snn = NETWORKS[name]()
+    run = opened(exported(snn, tmp_path, fmt), fmt)
+    expected = ops.convert_to_numpy(snn(images))
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(run(images), expected, atol=1e-5)
+    np.testing.assert_allclose(run(images[:1]), expected[:1], atol=1e-5)
+
+
+def test_keras_own_export_to_onnx_gives_a_valid_file(images, tmp_path):
+    snn = fs.convert(model())
+    expected = ops.convert_to_numpy(snn(images))
+
+    def export(snn, path, format):
+        snn.export(path, format=format, verbose=False)
+
+    run = opened(exported(snn, tmp_path, "onnx", export), "onnx")
+    np.testing.assert_allclose(run(images), expected, atol=1e-5)
+
+
+def test_several_inputs_and_outputs_keep_their_order(images, tmp_path):
     pytest.importorskip("tf2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    snn.export(tmp_path / "snn.onnx", format="onnx", verbose=False)
+    inputs = {"left": keras.Input((6,), name="left"), "right": keras.Input((3,), name="right")}
+    left = layers.Dense(4, activation="relu")(inputs["left"])
+    right = layers.Dense(4, activation="silu")(inputs["right"])
+    snn = fs.convert(keras.Model(inputs, [left + right, right]))
+    fs.export(snn, tmp_path / "snn.onnx")
+    random = np.random.default_rng(0)
+    x = {"left": random.normal(size=(5, 6)), "right": random.normal(size=(5, 3))}
+    x = {name: values.astype(np.float32) for name, values in x.items()}
     session = onnxruntime.InferenceSession(tmp_path / "snn.onnx")
-    (outputs,) = session.run(None, {session.get_inputs()[0].name: images})
-    assert np.abs(outputs - np.asarray(snn(images))).max() <= 1e-5
+    for given, expected in zip(session.run(None, x), snn(x), strict=True):
+        np.testing.assert_allclose(given, ops.convert_to_numpy(expected), atol=1e-6)
 
 
-def test_litert(snn, images, tmp_path):
-    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
-    snn.export(tmp_path / "snn.tflite", format="litert", verbose=False)
-    model = interpreter.Interpreter(str(tmp_path / "snn.tflite"))
-    model.resize_tensor_input(model.get_input_details()[0]["index"], images.shape)
-    model.allocate_tensors()
-    model.set_tensor(model.get_input_details()[0]["index"], images)
-    model.invoke()
-    outputs = model.get_tensor(model.get_output_details()[0]["index"])
-    assert np.abs(outputs - np.asarray(snn(images))).max() <= 1e-5
+def element_wise(path):
+    """Names of operations in an ONNX file, but those that run once, on constants."""
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(path).graph
+    constant = {tensor.name for tensor in graph.initializer}
+    kinds = []
+    for node in graph.node:
+        if node.op_type == "Constant" or (node.input and set(node.input) <= constant):
+            constant |= set(node.output)
+        else:
+            kinds.append(node.op_type)
+    return kinds
+
+
+@pytest.mark.parametrize(
+    ("parameters", "most"),
+    [
+        (fs.relu_parameters(10, 25.0), 5),
+        (fs.relu_parameters(8, 4.0, "nearest"), 6),
+        (load("swish_k8"), 14),
+        (load("swish_k16"), 14),
+    ],
+)
+def test_few_operations_equal_to_the_loop(parameters, most, tmp_path):
+    snn = keras.Sequential([keras.Input((50,)), fs.FSActivation(parameters)])
+    path = exported(snn, tmp_path, "onnx")
+    kinds = element_wise(path)
+    assert len(kinds) <= most, kinds
+    run = opened(path, "onnx")
+    x = np.random.default_rng(0).normal(0, 8, (4000, 50)).astype(np.float32)
+    grid = np.arange(50, dtype=np.float32)[None] * parameters.h[-1]
+    x = np.concatenate([x, grid, np.full((1, 50), np.inf), np.full((1, 50), -np.inf)], dtype="f4")
+    np.testing.assert_allclose(run(x), ops.convert_to_numpy(snn(x)), rtol=1e-6)
+    assert np.isnan(run(np.full((1, 50), np.nan, np.float32))).all()
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path):
+    snn = fs.convert(model())
+    with pytest.raises(ValueError, match="onnx, tf_saved_model, litert"):
+        fs.export(snn, tmp_path / "x", format="openvino")
+    with pytest.raises(TypeError, match=re.escape("list")):
+        fs.export([snn], tmp_path / "x")
+    with pytest.raises(ValueError, match="not built"):
+        fs.export(keras.Sequential([layers.Dense(2)]), tmp_path / "x")
+    assert not list(tmp_path.iterdir())

@@ -236,3 +236,49 @@ def test_wrong_arguments_are_refused():
         fold(layers.Dense(3))
     with pytest.raises(ValueError, match="not built"):
         fold(keras.Sequential([layers.Dense(3)]))
+
+
+def test_a_layer_shared_between_a_nested_model_and_its_parent_stays():
+    shared = layers.Conv2D(4, 1, name="shared")
+    i = keras.Input((4, 4, 4))
+    inner = keras.Model(i, layers.ReLU()(layers.BatchNormalization(name="norm")(shared(i))))
+    inputs = keras.Input((4, 4, 4))
+    model = trained(keras.Model(inputs, layers.Add()([inner(inputs), shared(inputs)])))
+    folded, report = fold(model)
+    assert_equal(model, folded)
+    assert set(report.left) == {"norm"}
+
+
+def test_a_nested_model_in_two_places_is_folded_once():
+    block = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(3, name="dense"), layers.BatchNormalization(name="norm")]
+    )
+    i = keras.Input((3,))
+    inner = keras.Model(i, layers.ReLU()(block(i)))
+    inputs = keras.Input((3,))
+    model = trained(keras.Model(inputs, layers.Add()([inner(inputs), block(inputs)])))
+    folded, report = fold(model)
+    assert_equal(model, folded)
+    assert report.folded == {"norm": "dense"}
+
+
+def test_an_activation_that_is_only_called_linear_stands_in_between():
+    def linear(x):
+        return keras.ops.relu(x)
+
+    model = trained(
+        keras.Sequential([keras.Input((3,)), layers.Dense(3, linear), layers.BatchNormalization()])
+    )
+    folded, report = fold(model)
+    assert_equal(model, folded)
+    assert report.folded == {}
+
+
+def test_branches_behind_augmentation():
+    inputs = keras.Input((4, 4, 3))
+    flipped = layers.RandomFlip()(layers.Conv2D(3, 1, name="conv")(inputs))
+    outputs = layers.Add()([layers.BatchNormalization(name="norm")(flipped), flipped])
+    model = trained(keras.Model(inputs, outputs))
+    folded, report = fold(model)
+    assert_equal(model, folded)
+    assert report.folded == {}

@@ -1,28 +1,21 @@
 """The experiments as a user runs them, small but real."""
 
+import concurrent.futures
 import json
-import os
+import re
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
+from conftest import run_experiment as run
 
 import fs_neurons as fs
+from experiments import pareto, results, runner
+from fs_neurons import models
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.data import datasets
 from fs_neurons.files.models import load_model
-
-
-def run(module, *flags, expect=0, **environment):
-    result = subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", *flags],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert result.returncode == expect, result.stderr[-3000:]
-    assert expect == 0 or "Traceback" not in result.stderr
-    return result.stdout if expect == 0 else result.stderr
 
 
 def test_table2_on_digits_prints_and_writes_the_same_numbers(tmp_path):
@@ -48,14 +41,73 @@ def test_table2_on_cifar10_puts_the_paper_beside(tmp_path, cifar10_dir):
         f"--output_dir={tmp_path}",
     )  # fmt: skip
     assert "103,753" in printed and "87.22" in printed and "K=4, alpha=8" in printed
-    row = json.loads((tmp_path / "table2.json").read_text())["rows"][0]
+    row = json.loads((tmp_path / "table2_partial.json").read_text())["rows"][0]
     assert row["neurons"] == 73_728 and row["paper"]["spikes"] == 103_753
 
 
-def test_table2_falls_back_to_digits_in_one_line(tmp_path):
-    printed = run("table2", f"--data_dir={tmp_path}/none", "--limit=50", f"--output_dir={tmp_path}",
-                  https_proxy="", HTTPS_PROXY="", all_proxy="", ALL_PROXY="")  # fmt: skip
-    assert (tmp_path / "table2_digits.json").exists() == printed.startswith("Falling back")
+def test_table2_falls_back_to_digits_in_one_line(tmp_path, monkeypatch):
+    def unreachable(host):
+        raise OSError(f"{host} does not answer")
+
+    monkeypatch.setattr(datasets, "require_host", unreachable)
+    printed = run("table2", f"--data_dir={tmp_path}/none", "--limit=50", f"--output_dir={tmp_path}")
+    assert printed.startswith("Falling back") and "does not answer" in printed.splitlines()[0]
+    assert (tmp_path / "table2_digits_partial.json").exists()
+
+
+@pytest.mark.parametrize("flags", [("--limit=20",), ("--models=resnet8",)])
+def test_less_than_the_table_never_replaces_it(tmp_path, flags):
+    whole = tmp_path / "table2_digits.json"
+    whole.write_text("the whole table")
+    printed = run("table2", "--data=digits", f"--output_dir={tmp_path}", *flags)
+    assert whole.read_text() == "the whole table" and "table2_digits_partial.json" in printed
+    assert results.read_json(tmp_path / "table2_digits_partial.json")["rows"]
+
+
+def test_a_run_leaves_no_flags_behind(tmp_path):
+    run("figure4", "--alpha=10", f"--output_dir={tmp_path}")
+    run("figure4", f"--output_dir={tmp_path}")
+    result = results.read_json(tmp_path / "figure4.json")
+    assert result["rows"][0]["set"] == "alpha = 25"
+    assert result["command"] == f"python -m experiments.figure4 --output_dir={tmp_path}"
+
+
+def test_every_result_has_commit_and_versions(tmp_path):
+    run("figure4", f"--output_dir={tmp_path}")
+    result = results.read_json(tmp_path / "figure4.json")
+    assert set(result["versions"]) >= {"keras", "tensorflow", "numpy", "numba"}
+    assert result["commit"] == results.commit()
+    if (results.ROOT / ".git").exists():
+        assert re.match(r"[0-9a-f]{40}( with changes)?$", result["commit"])
+
+
+def test_rows_of_runs_at_the_same_time_all_stay(tmp_path):
+    path = tmp_path / "rows.json"
+    made_by = results.provenance("nothing", 0)
+
+    def add(number):
+        for step in range(5):
+            row = {"number": number, "step": step}
+            results.merge_rows(path, [row], lambda row: (row["number"], row["step"]), made_by)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(8)))
+    rows = results.rows_of(path)
+    assert sorted((row["number"], row["step"]) for row in rows) == [
+        (number, step) for number in range(8) for step in range(5)
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.json"]
+
+
+def test_help_lists_the_flags_of_the_experiment():
+    """In a child: absl's --help is that of the program."""
+    result = subprocess.run(
+        [sys.executable, "-m", "experiments.table2", "--help"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    for flag in ("data", "models", "K", "limit", "output_dir", "strategy"):
+        assert re.search(rf"--(\[no\])?{flag}:", result.stdout), result.stdout
+    assert "Table 2: accuracy and spikes" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -129,12 +181,12 @@ def test_efficiency_compares_with_rate_coding(tmp_path):
     printed = run(
         "efficiency", "--data=digits", "--limit=30", "--steps=24", f"--output_dir={tmp_path}"
     )
-    content = json.loads((tmp_path / "efficiency_digits.json").read_text())
+    content = json.loads((tmp_path / "efficiency_digits_partial.json").read_text())
     assert content["fs"]["steps_between_images"] == 20 and content["fs"]["latency"] == 80
     spikes = [row["spikes_per_image"] for row in content["rate"]]
     assert len(spikes) == 24 and spikes == sorted(spikes) and spikes[-1] > 0
     assert "27.5 x" in printed and "125.0 x" in printed
-    assert (tmp_path / "efficiency_digits.png").stat().st_size > 10_000
+    assert (tmp_path / "efficiency_digits_partial.png").stat().st_size > 10_000
 
 
 def test_finetune_writes_a_network_that_gives_the_numbers_of_its_row(tmp_path):
@@ -160,16 +212,33 @@ def test_pareto_says_that_there_is_nothing_to_measure(tmp_path):
 
 
 def test_pareto_keeps_rows_of_other_runs(tmp_path):
-    flags = ("--data=digits", "--models=resnet8", "--images=100", "--limit=100", "--rate_steps=16",
+    flags = ("--data=digits", "--models=resnet8", "--images=50", "--limit=50", "--rate_steps=16",
              "--rate_images=20", f"--output_dir={tmp_path}", "--verbosity=-1")  # fmt: skip
-    run("pareto", *flags, "--steps=3", "--method=calibrated", "--method=rate")
-    printed = run("pareto", *flags, "--steps=4,3", "--method=calibrated", "--method=mean",
-                  "--method=priced")  # fmt: skip
-    rows = json.loads((tmp_path / "pareto_digits.json").read_text())["rows"]
+    run("pareto", *flags, "--steps=3", "--method=layer", "--method=rate")
+    printed = run("pareto", *flags, "--steps=4,3", "--method=layer", "--method=calibrated")
+    rows = json.loads((tmp_path / "pareto_digits_partial.json").read_text())["rows"]
     assert {(row["method"], row["K"]) for row in rows} == {
-        ("calibrated", 3), ("calibrated", 4), ("mean", 3), ("mean", 4), ("rate", 8), ("rate", 16),
-        ("priced", 6), ("priced", 5), ("priced", 4),
+        ("layer", 3), ("layer", 4), ("calibrated", 3), ("calibrated", 4), ("rate", 8), ("rate", 16),
     }  # fmt: skip
     for row in rows:
         assert f"{row['snn']:.2f}" in printed and f"{row['spikes_per_neuron']:.2f}" in printed
-    assert (tmp_path / "pareto_digits.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "pareto_digits_partial.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("network", "method", "steps"),
+    [
+        ("resnet8", "paper", [10, 5, 4, 3]),
+        ("resnet8", "priced", [6, 5, 4]),
+        ("resnet8", "refined", [5, 4, 3]),
+        ("resnet8", "fitted", []),
+        ("se_resnet8_swish", "calibrated", [16, 12, 10, 8]),
+        ("se_resnet8_swish", "fitted", [16, 10, 8]),
+        ("se_resnet8_swish", "priced", []),
+    ],
+)
+def test_pareto_measures_every_method_at_its_steps(network, method, steps):
+    model = models.pretrained(network, "digits")
+    with runner.beside_absl(pareto.FLAGS):
+        found = [K for K, _ in pareto.conversions(network, model, None, method, "digits")]
+    assert found == steps

@@ -5,9 +5,9 @@ import json
 import keras
 import numpy as np
 import pytest
+from conftest import run_experiment as run
 from keras import layers
 from PIL import Image
-from test_experiments import run
 
 from fs_neurons.data.imagenet import wnids
 

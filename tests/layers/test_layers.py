@@ -171,3 +171,27 @@ def test_gradients_of_inputs_and_scale_are_those_of_the_composition():
         gradients.append(tape.gradient(loss, [x, layer.scale.value]))
     for fused, composed in zip(*gradients, strict=True):
         np.testing.assert_allclose(fused, composed, rtol=1e-5, atol=1e-6)
+
+
+def test_binary_coded_sets_make_an_fs_relu_for_relu_only(tmp_path):
+    p = fs.relu_parameters(6, 4.0)
+    kinds = {name: type(fs.layers.fs_layer(p, name)) for name in ("relu", "relu(max_value=4)")}
+    assert set(kinds.values()) == {fs.FSReLU}
+    assert type(fs.layers.fs_layer(p, "silu")) is fs.FSSwish
+    site = fs.layers.fs_layer(p, "softplus", name="site")
+    assert type(site) is fs.FSActivation
+    site.parameters = parameters.load("swish_k8")  # as calibration does
+    model = keras.Sequential([keras.Input((5, 6)), site])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.get_layer("site").parameters == site.parameters
+
+
+def test_fs_relu_refuses_parameters_that_are_not_binary_coded():
+    layer = fs.FSReLU(name="site")
+    with pytest.raises(ValueError, match=r"'site'.*'swish_k8'.*FSActivation"):
+        layer.parameters = parameters.load("swish_k8")
+    with pytest.raises(TypeError, match=r"'site'.*FSActivation"):
+        layer.parameters = fs.ChannelParameters((layer.parameters,), [0, 0])
+    layer.parameters = fs.relu_parameters(3, 2.0, "nearest")
+    assert layer.get_config()["alpha"] == 2.0 and layer.get_config()["rounding"] == "nearest"

@@ -86,8 +86,54 @@ def test_every_output_keeps_its_code(alpha):
 
 
 def test_nan_is_not_pooled_away():
-    x = np.float32([[1, 2], [np.nan, 3]]).reshape(1, 2, 2, 1)
-    assert np.isnan(ops.convert_to_numpy(fs.FSMaxPooling2D(4, 8.0)(x))).all()
+    x = RANDOM.uniform(0, 8, (1, 8, 8, 3)).astype("float32")
+    for sign, at in ((1, (0, 0, 1, 0)), (-1, (0, 5, 2, 1)), (1, (0, 7, 7, 2))):
+        x[at] = np.copysign(np.float32(np.nan), np.float32(sign))
+    y = ops.convert_to_numpy(fs.FSMaxPooling2D(4, 8.0)(x))
+    expected = x.reshape(1, 4, 2, 4, 2, 3).max(axis=(2, 4))
+    assert np.isnan(expected).sum() == 3
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(("pool", "strides"), [((2, 2), None), ((3, 2), (2, 1))])
+@pytest.mark.parametrize(("K", "alpha"), [(5, 8.0), (10, 25.0)])
+def test_spikes_add_up_to_the_output_bit_by_bit(K, alpha, pool, strides, padding, data_format):
+    x = RANDOM.normal(3, 9, (2, 7, 8, 3)).astype("float32")
+    if data_format == "channels_first":
+        x = np.moveaxis(x, 3, 1)
+    relu = fs.FSReLU(K=K, alpha=alpha)
+    layer = fs.FSMaxPooling2D(
+        K, alpha, pool_size=pool, strides=strides, padding=padding, data_format=data_format
+    )
+    z = np.moveaxis(ops.convert_to_numpy(fs.neuron.spike_train(x, relu.parameters)), -1, 0)
+    d = relu.parameters.d.reshape(-1, 1, 1, 1, 1)
+    arriving = np.concatenate([d * z, 0 * z[:2]])  # a slower network waits two steps more
+    passed_on = ops.convert_to_numpy(layer.spikes(ops.convert_to_tensor(arriving)))
+    assert len(passed_on) == K + 2 and not passed_on[K:].any()
+    y = ops.convert_to_numpy(layer(relu(x)))
+    assert y.any()
+    np.testing.assert_array_equal(passed_on.sum(axis=0, dtype=np.float32), y)
+    fired = ops.convert_to_numpy(fs.neuron.spike_train(y, relu.parameters))
+    np.testing.assert_array_equal(np.moveaxis(passed_on[:K] > 0, 0, -1), fired)
+
+
+def test_images_of_any_size():
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, activation="relu")(inputs)
+    x = layers.MaxPooling2D(3, 2, name="pool")(x)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    snn = fs.convert(model)
+    assert pools(snn) == [fs.FSMaxPooling2D]
+    for size in (9, 12, 16):
+        images = RANDOM.normal(0, 4, (2, size, size + 1, 3)).astype("float32")
+        y = ops.convert_to_numpy(snn(images))
+        site = next(layer for layer in snn.layers if isinstance(layer, fs.FSReLU))
+        outputs = ops.convert_to_numpy(keras.Model(snn.inputs, site.output)(images))
+        expected = reference(outputs, (3, 3), (2, 2), "valid").mean(axis=(1, 2))
+        np.testing.assert_allclose(y, expected, rtol=1e-5)
+        np.testing.assert_allclose(snn.predict(images, verbose=0), expected, rtol=1e-5)
 
 
 def test_codes_that_float32_does_not_keep_are_refused():

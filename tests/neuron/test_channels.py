@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import plain_loop
+from conftest import gradient, plain_loop
 from keras import ops
 
 import fs_neurons as fs
@@ -108,29 +108,6 @@ def test_a_scale_of_each_channel_multiplies_its_set(shape, axis, members):
     np.testing.assert_array_equal(ops.convert_to_numpy(layer(x)), expected)
 
 
-def gradient(function, *values):
-    """Of the sum of `function`, on any backend."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        return jax.grad(lambda *v: function(*v).sum(), argnums=tuple(range(len(values))))(*values)
-    if backend == "torch":
-        import torch
-
-        with torch.enable_grad():
-            tensors = [torch.tensor(v, requires_grad=True) for v in values]
-            function(*tensors).sum().backward()
-        return [tensor.grad for tensor in tensors]
-    import tensorflow as tf
-
-    tensors = [tf.constant(v) for v in values]
-    with tf.GradientTape() as tape:
-        tape.watch(tensors)
-        total = tf.reduce_sum(function(*tensors))
-    return tape.gradient(total, tensors)
-
-
 @pytest.mark.parametrize(("shape", "axis"), SHAPES[:2])
 def test_it_trains_with_the_surrogate(shape, axis):
     p = ChannelParameters(MEMBERS, INDEX, axis)
@@ -230,7 +207,7 @@ def test_another_number_of_channels_is_refused():
     p = ChannelParameters(MEMBERS, INDEX)
     with pytest.raises(ValueError, match="5 channels"):
         neuron.response(np.zeros((2, 4), np.float32), p)
-    with pytest.raises(ValueError, match="'site'.*5 channels"):
+    with pytest.raises(ValueError, match=r"'site'.*5 channels"):
         fs.FSActivation(p, name="site")(np.zeros((2, 4), np.float32))
     with pytest.raises(ValueError, match="same axis"):
         neuron.response(np.zeros((5, 5), np.float32), p, np.ones(5, np.float32), axis=0)

@@ -1,24 +1,36 @@
-"""The examples, as a user runs them."""
+"""The examples, as a user runs them, in this process."""
 
-import os
 import re
-import subprocess
+import runpy
 import sys
 
+import matplotlib
 import pytest
+from absl import flags
 from conftest import ROOT
+
+from fs_neurons.neuron import sets
 
 
 @pytest.fixture
-def run(tmp_path):
-    def run_example(name, *flags):
-        result = subprocess.run(
-            [sys.executable, str(ROOT / "examples" / f"{name}.py"), *flags],
-            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr[-3000:]
-        return result.stdout
+def run(tmp_path, monkeypatch, capsys):
+    """Runs an example in an empty folder; what it registers and defines is gone afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sets, "_registry", {q: dict(s) for q, s in sets._registry.items()})
+    matplotlib.use("Agg")
+
+    def run_example(name, *arguments):
+        path = str(ROOT / "examples" / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [path, *arguments])
+        before = set(flags.FLAGS)
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as end:
+            assert not end.code
+        finally:
+            for flag in set(flags.FLAGS) - before:
+                delattr(flags.FLAGS, flag)
+        return capsys.readouterr().out
 
     return run_example
 

@@ -40,11 +40,15 @@ def _setup(folder, *arguments):
 
 def test_the_wheel_holds_parameters_weights_types_and_licence(built):
     names = set(zipfile.ZipFile(built[0]).namelist())
-    shipped = [*ROOT.glob("params/*.json"), *ROOT.glob("params/*/*.weights.h5")]
+    shipped = [
+        path for pattern in ("*.json", "*/*.weights.h5", "finetuned/*.keras")
+        for path in ROOT.glob(f"params/{pattern}")
+    ]  # fmt: skip
     assert len(shipped) > 20
     for path in shipped:
         assert f"fs_neurons/{path.relative_to(ROOT).as_posix()}" in names
-    assert {"fs_neurons/py.typed", "fs_neurons/cli.py", "fs_neurons/models/__init__.py"} <= names
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fs_neurons").rglob("*.py")}
+    assert {"fs_neurons/py.typed", *modules} <= names
     assert any(name.endswith("LICENSE") for name in names)
     assert not any(name.startswith(("tests/", "experiments/")) for name in names)
 
@@ -53,8 +57,9 @@ def test_an_installed_package_works_away_from_the_source(built, tmp_path):
     with zipfile.ZipFile(built[0]) as wheel:
         wheel.extractall(tmp_path / "site")
     program = (
-        "import fs_neurons as fs; from fs_neurons import models, parameters;"
-        "assert 'site' in fs.__file__; assert len(parameters.available()) > 20;"
+        "import fs_neurons as fs; from fs_neurons import models; from fs_neurons.neuron import sets;"
+        "assert 'site' in fs.__file__; assert len(sets.available()) > 20;"
+        "assert 'resnet20_k3' in models.finetuned();"
         "snn = fs.convert(models.pretrained('resnet8', 'digits'));"
         "print(fs.conversion_report(snn).neurons)"
     )

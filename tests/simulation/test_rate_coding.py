@@ -68,3 +68,35 @@ def test_other_networks_are_refused(model, images):
         firing_thresholds(fs.convert(swish), images)
     with pytest.raises(fs.ConversionError, match="convert it first"):
         firing_thresholds(model, images)
+
+
+class Counted(layers.Layer):
+    """Hands its input on, and counts how often it is told to."""
+
+    times = 0
+
+    def call(self, x):
+        self.times += 1
+        return x
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def test_a_network_is_compiled_once_and_follows_its_weights(images):
+    keras.utils.set_random_seed(0)
+    counted = Counted()
+    snn = keras.Sequential(
+        [keras.Input((5,)), counted, layers.Dense(4), fs.FSReLU(), layers.Dense(2)]
+    )
+    first = [step.outputs for step in simulate_rate(snn, images, [1.0], 5)]
+    times = counted.times
+    again = [step.outputs for step in simulate_rate(snn, images, [1.0], 5)]
+    if keras.backend.backend() != "torch":  # which compiles nothing
+        assert counted.times == times
+    np.testing.assert_array_equal(first, again)
+    snn.layers[-1].set_weights([2 * w for w in snn.layers[-1].get_weights()])
+    doubled = [step.outputs for step in simulate_rate(snn, images, [1.0], 5)]
+    np.testing.assert_allclose(doubled, 2 * np.array(first), rtol=1e-5)
+    other = [step.outputs for step in simulate_rate(snn, images, [0.5], 5)]
+    assert np.abs(np.subtract(other, doubled)).max() > 0

@@ -220,3 +220,42 @@ def test_batches_do_not_matter_and_bad_input_is_refused():
         fs.simulate(snn, images)
     with pytest.raises(fs.ConversionError, match="convert it first"):
         fs.simulate(two_branches(), images)
+
+
+def test_augmentation_layers_do_nothing():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = layers.RandomTranslation(0.4, 0.4, seed=0)(layers.RandomFlip(seed=0)(inputs))
+    x = layers.Conv2D(3, 3, activation="relu")(x)
+    snn = fs.convert(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x))))
+    images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
+    result = fs.simulate(snn, images)
+    with fs.record_spikes() as records:
+        outputs = np.asarray(snn(images, training=False))
+    assert np.abs(result.outputs - outputs).max() <= 1e-5
+    assert (result.sites[0].spikes == np.asarray(records[0].spikes)).all()
+
+
+def test_low_precision_is_refused_for_what_it_is():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        snn = fs.convert(two_branches())
+    finally:
+        keras.config.set_dtype_policy(policy)
+    with pytest.raises(fs.ConversionError, match=r"'a' computes in bfloat16.*policy is float32"):
+        fs.simulate(snn, np.ones((2, 3), np.float32))
+
+
+def test_wrapped_layers_are_linear():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 3))
+    x = layers.TimeDistributed(layers.Dense(5, activation="relu"))(inputs)
+    x = layers.SpectralNormalization(layers.Dense(4, bias_initializer="normal"))(x)
+    x = layers.ReLU()(ops.matmul(x, np.random.default_rng(1).normal(size=(4, 3)).astype("float32")))
+    snn = fs.convert(keras.Model(inputs, layers.Flatten()(x)))
+    result = assert_same(snn, np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32))
+    # Linear all the way: with the first spikes of the window, not at its end.
+    network = graph.trace(snn)
+    between = [c for c in network.calls[1:-2] if not c.is_site]
+    assert all(map(graph.is_linear, between)) and result.deviation < 1e-5

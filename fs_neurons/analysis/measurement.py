@@ -1,0 +1,252 @@
+"""Measuring the sites of a network while batches run through it, in exact integers and float64."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from fs_neurons import neuron
+from fs_neurons.analysis.connectivity import FanOut, spiking_pools
+from fs_neurons.analysis.results import LayerProfile, PoolProfile
+from fs_neurons.analysis.statistics import InputStatistics
+from fs_neurons.backend import bincount
+from fs_neurons.layers import record_spikes
+from fs_neurons.network.calls import Call, Value
+from fs_neurons.network.graph import Graph
+from fs_neurons.neuron import NeuronParameters
+
+BINS = 400
+
+
+class Measured(NamedTuple):
+    """What one batch gives at one site; (images,) unless it says otherwise."""
+
+    spikes: Any  # in the shape of the site, summed over the images
+    silent: Any
+    below: Any
+    above: Any
+    saturated: Any
+    mean: Any
+    variance: Any
+    minimum: Any
+    maximum: Any
+    histogram: Any  # (bins + 2,), over neurons and images
+
+
+class SpikeCounter:
+    """Counts spikes that make up a value, and the operations that they cause."""
+
+    def __init__(self, call: Call, fan: FanOut):
+        self.call = call
+        self.fan = fan
+        self.shape: tuple[int, ...] = call.outputs.shape
+        self.images = 0
+        self.spikes = 0
+        self.operations = 0
+
+    def count(self, spikes: np.ndarray, images: int) -> None:
+        """Adds spikes in the shape of the value, summed over images."""
+        self.images += images
+        spikes = spikes.astype(np.int64)
+        self.spikes += int(spikes.sum())
+        # Neurons along axes where the fan-out is constant are summed first.
+        constant = tuple(i for i, size in enumerate(self.fan.total.shape) if size == 1)
+        self.operations += int((spikes.sum(axis=constant, keepdims=True) * self.fan.total).sum())
+
+    @property
+    def from_spikes(self) -> int:
+        """Multiply-accumulates whose inputs are these spikes."""
+        return int(np.broadcast_to(self.fan.weighted, self.shape).sum())
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Smallest and largest fan-out."""
+        return int(self.fan.total.min()), int(self.fan.total.max())
+
+    def state(self) -> dict[str, Any] | None:
+        """Everything counted, as JSON; None before the first batch."""
+        if not self.images:
+            return None
+        return {"images": self.images, "spikes": self.spikes, "operations": self.operations}
+
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """The sum of what `state` gave on all workers."""
+        self.images, self.spikes, self.operations = (
+            sum(state[key] for state in states) for key in ("images", "spikes", "operations")
+        )
+
+
+class PoolCollector(SpikeCounter):
+    """Sums up what the batches give at max-pooling of spikes."""
+
+    def finished(self) -> PoolProfile:
+        return PoolProfile(
+            self.call.name, self.shape, self.images, self.spikes, self.operations, self.ends
+        )
+
+
+class SiteCollector(SpikeCounter):
+    """Sums up what the batches give at one site."""
+
+    def __init__(self, call: Call, fan: FanOut):
+        super().__init__(call, fan)
+        self.counts = dict.fromkeys(("silent", "below", "above", "saturated"), 0)
+        self.inputs: InputStatistics | None = None
+
+    def add(self, measured: Measured, images: int) -> None:
+        """Adds what a batch gave, without the copies behind its images.
+
+        Raises:
+            ValueError: gate inputs that are not finite.
+        """
+        mean = measured.mean[:images].astype(np.float64)
+        variance = measured.variance[:images].astype(np.float64)
+        if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+            raise ValueError(
+                f"the gate inputs of {self.call.name!r} are not finite on images {self.images}.."
+                f"{self.images + images - 1}"
+            )
+        self.count(measured.spikes, images)
+        for name in self.counts:
+            self.counts[name] += int(getattr(measured, name)[:images].sum(dtype=np.int64))
+        inputs = InputStatistics(
+            count=images * math.prod(self.shape),
+            mean=float(mean.mean()),
+            variance=float(variance.mean() + mean.var()),
+            minimum=float(measured.minimum[:images].min()),
+            maximum=float(measured.maximum[:images].max()),
+            histogram=measured.histogram.astype(np.int64),
+        )
+        self.inputs = self.inputs.merged(inputs) if self.inputs else inputs
+
+    def state(self) -> dict[str, Any] | None:
+        state = super().state()
+        if state is None or self.inputs is None:
+            return None
+        histogram = self.inputs.histogram.tolist()
+        inputs = {**dataclasses.asdict(self.inputs), "histogram": histogram}
+        return {**state, "counts": self.counts, "inputs": inputs}
+
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        super().restore(states)
+        self.counts = {key: sum(state["counts"][key] for state in states) for key in self.counts}
+        inputs = [
+            InputStatistics(
+                **{**s["inputs"], "histogram": np.array(s["inputs"]["histogram"], np.int64)}
+            )
+            for s in states
+        ]
+        self.inputs = functools.reduce(InputStatistics.merged, inputs)
+
+    def finished(self) -> LayerProfile:
+        layer: Any = self.call.op
+        assert self.inputs is not None  # there was a batch
+        return LayerProfile(
+            name=self.call.name,
+            activation=layer.activation_name or "?",
+            parameters=layer.parameters,
+            shape=self.shape,
+            images=self.images,
+            total_spikes=self.spikes,
+            **self.counts,
+            synaptic_operations=self.operations,
+            fan_out=self.ends,
+            inputs=self.inputs,
+        )
+
+
+def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple[list[Any], ...]]:
+    """(inputs, 1 for each image and 0 for each copy) -> a `Measured` per site, spikes of each pool."""
+    pools = set(spiking_pools(network))
+
+    def measure_all(inputs: Any, valid: Any) -> tuple[list[Any], ...]:
+        pooled = []
+
+        def measure(x: Any, parameters: NeuronParameters) -> tuple[Any, tuple[Any, ...]]:
+            y, bins, *sums = _measure_site(ops.cast(x, "float32"), parameters, valid, edges)
+            # Copies that fill up the last batch are in a bin of their own.
+            return y, (*sums, bincount(ops.reshape(bins, (-1,)), BINS + 3)[:-1])
+
+        def each(call: Call, tensors: Callable[[Value], Any]) -> Any:
+            outputs = call(tensors)
+            if call in pools:
+                op: Any = call.op
+                pooled.append(_over_images(neuron.spike_count(outputs, op.parameters), valid))
+            return outputs
+
+        with record_spikes(measure) as records:
+            network.run(inputs, each)
+        return [record.spikes for record in records], pooled
+
+    return measure_all
+
+
+def histogram_edges(
+    chosen: tuple[float, float] | None, sets: Sequence[NeuronParameters]
+) -> np.ndarray:
+    """Edges of the bins: the range that was asked for, or the widest domain, symmetric about 0.
+
+    Raises:
+        ValueError: not a finite range.
+    """
+    if chosen is None:
+        ends = np.concatenate([np.ravel(end) for parameters in sets for end in parameters.domain])
+        widest = float(np.abs(ends[np.isfinite(ends)]).max(initial=0.0)) or 16.0
+        chosen = (-widest, widest)
+    low, high = chosen
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(f"histogram_range must be (low, high), finite, got {chosen}")
+    return np.linspace(low, high, BINS + 1)
+
+
+def _measure_site(x: Any, parameters: NeuronParameters, valid: Any, edges: np.ndarray) -> Any:
+    """Gate inputs (images, ...) -> outputs, bins of the histogram, the rest of `Measured`."""
+    # (2, channels), or (2, 1) where all channels have the same domain.
+    domain = np.stack([np.reshape(end, -1) for end in parameters.limits(len(x.shape))])
+    span = np.float32([edges[0], BINS / (edges[-1] - edges[0])])
+    y, bins, spikes, *rest = neuron.run_fused(
+        _site_measures, x, parameters, valid, ops.convert_to_tensor(domain),
+        ops.convert_to_tensor(span), per_image=True,
+    )  # fmt: skip
+    return y, bins, ops.reshape(spikes, ops.shape(x)[1:]), *rest
+
+
+def _site_measures(
+    form: neuron.Form, x: Any, rows: neuron.Rows, valid: Any, domain: Any, span: Any
+) -> tuple[Any, ...]:
+    """What `_measure_site` gives, of gate inputs (images, before, channels, behind)."""
+    y, count = form.response(x, rows), form.count(x, rows)
+    low, high = domain[0][:, None], domain[1][:, None]
+
+    def how_many(condition: Any) -> Any:
+        return ops.sum(ops.cast(condition, "int32"), axis=(1, 2, 3))
+
+    # Without an upper end nothing saturates.
+    top = ops.where(ops.isinf(high), np.float32(np.inf), form.response(high, rows))
+    mean = ops.mean(x, axis=(1, 2, 3), keepdims=True)
+    bins = ops.cast(ops.clip(ops.floor((x - span[0]) * span[1]), -1, BINS), "int32") + 1
+    return (
+        y,
+        ops.where(valid[:, None, None, None] > 0, bins, BINS + 2),
+        ops.reshape(_over_images(count, valid), (-1,)),
+        how_many(ops.equal(count, 0)),
+        how_many(x < low),
+        how_many(x >= high),
+        how_many(y >= top),
+        ops.reshape(mean, (-1,)),
+        ops.mean(ops.square(x - mean), axis=(1, 2, 3)),
+        ops.min(x, axis=(1, 2, 3)),
+        ops.max(x, axis=(1, 2, 3)),
+    )
+
+
+def _over_images(count: Any, valid: Any) -> Any:
+    """Sum of counts (images, ...) over images, without copies."""
+    valid = ops.reshape(ops.cast(valid, "int32"), (-1,) + (1,) * (len(count.shape) - 1))
+    return ops.sum(count * valid, axis=0)

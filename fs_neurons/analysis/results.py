@@ -1,0 +1,393 @@
+"""What `profile` gives: counts site by site, their sums, and tables of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tabulate import tabulate
+
+from fs_neurons.analysis.energy import Energy, EnergyModel
+from fs_neurons.analysis.statistics import InputStatistics
+from fs_neurons.neuron import NeuronParameters
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerProfile:
+    """One site: a call of an FS layer. Counts are over all images and neurons.
+
+    Attributes:
+        name: of the FS layer, after the models that it is nested in.
+        activation: what it stands for.
+        parameters: its parameter set.
+        shape: of one image.
+        images: number of images.
+        total_spikes: spikes.
+        silent: neurons without a spike.
+        below, above: gate inputs x below the domain [low, high) of the parameter set, and x >= high.
+        saturated: neurons whose output is at least that at the upper end of the domain.
+        synaptic_operations: additions, one per spike and target of its neuron, see `connectivity`.
+        fan_out: (smallest, largest) number of targets of a neuron.
+        inputs: statistics of the gate inputs.
+    """
+
+    name: str
+    activation: str
+    parameters: NeuronParameters
+    shape: tuple[int, ...]
+    images: int
+    total_spikes: int
+    silent: int
+    below: int
+    above: int
+    saturated: int
+    synaptic_operations: int
+    fan_out: tuple[int, int]
+    inputs: InputStatistics
+
+    @property
+    def neurons(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def spikes(self) -> float:
+        """Per image."""
+        return self.total_spikes / self.images
+
+    @property
+    def spikes_per_neuron(self) -> float:
+        return self.spikes / self.neurons
+
+    @property
+    def silent_share(self) -> float:
+        return self.silent / self.inputs.count
+
+    @property
+    def outside_share(self) -> float:
+        """Of the gate inputs: outside the domain of the parameter set."""
+        return (self.below + self.above) / self.inputs.count
+
+    @property
+    def saturated_share(self) -> float:
+        return self.saturated / self.inputs.count
+
+    def row(self) -> dict[str, Any]:
+        """Plain values: for a data frame, or JSON."""
+        return {
+            "site": self.name,
+            "activation": self.activation,
+            "parameters": self.parameters.name,
+            "K": self.parameters.K,
+            "neurons": self.neurons,
+            "spikes": self.spikes,
+            "spikes_per_neuron": self.spikes_per_neuron,
+            "silent_share": self.silent_share,
+            "input_mean": self.inputs.mean,
+            "input_variance": self.inputs.variance,
+            "input_minimum": self.inputs.minimum,
+            "input_maximum": self.inputs.maximum,
+            "below_share": self.below / self.inputs.count,
+            "above_share": self.above / self.inputs.count,
+            "saturated_share": self.saturated_share,
+            "synaptic_operations": self.synaptic_operations / self.images,
+            "smallest_fan_out": self.fan_out[0],
+            "largest_fan_out": self.fan_out[1],
+            "total_spikes": self.total_spikes,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolProfile:
+    """Max-pooling of spikes, which is a gate: neither its outputs nor its spikes count as those of neurons.
+
+    Its spikes are the binary code of its output; they reach the next layer in place of those that it took.
+
+    Attributes:
+        name: of the layer, after the models that it is nested in.
+        shape: of its output for one image.
+        images: number of images.
+        total_spikes: spikes that it handed on, over all images.
+        synaptic_operations: additions that these cause, one per spike and target.
+        fan_out: (smallest, largest) number of targets of an output.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    images: int
+    total_spikes: int
+    synaptic_operations: int
+    fan_out: tuple[int, int]
+
+    @property
+    def spikes(self) -> float:
+        """Per image."""
+        return self.total_spikes / self.images
+
+    def row(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "pool": self.name,
+            "spikes": self.spikes,
+            "synaptic_operations": self.synaptic_operations / self.images,
+            "smallest_fan_out": self.fan_out[0],
+            "largest_fan_out": self.fan_out[1],
+            "total_spikes": self.total_spikes,
+        }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Profile:
+    """What `profile` measured; `str()` is a table.
+
+    Attributes:
+        model: name of the model.
+        images: number of images.
+        layers: one `LayerProfile` per site, in order of execution.
+        pools: one `PoolProfile` per call of an FSMaxPooling2D, in order of execution.
+        edges: (bins + 1,), between the bins of the histograms.
+        macs: multiply-accumulates of the ANN for one image, those with padded zeros left out:
+            `connectivity.multiply_accumulates`.
+        digital_macs: those of them whose inputs are no spikes, so that they stay: on the image, behind
+            another linear layer, and products such as those of squeeze-excite gates.
+        left_out: calls whose operations are not known, "name (class)": they are in no count of
+            operations, and there is no energy.
+        weighted_layers: dense and convolutional layers on the longest path.
+        depth: sites on the longest path.
+        energy_model: energy of one operation.
+    """
+
+    model: str
+    images: int
+    layers: tuple[LayerProfile, ...]
+    pools: tuple[PoolProfile, ...]
+    edges: np.ndarray
+    macs: int
+    digital_macs: int
+    left_out: tuple[str, ...]
+    weighted_layers: int
+    depth: int
+    energy_model: EnergyModel
+
+    @property
+    def neurons(self) -> int:
+        return sum(layer.neurons for layer in self.layers)
+
+    @property
+    def total_spikes(self) -> int:
+        """Over all images, an exact count."""
+        return sum(layer.total_spikes for layer in self.layers)
+
+    @property
+    def spikes(self) -> float:
+        """Per image."""
+        return self.total_spikes / self.images
+
+    @property
+    def spikes_per_neuron(self) -> float:
+        return self.spikes / self.neurons
+
+    @property
+    def silent_share(self) -> float:
+        return sum(layer.silent for layer in self.layers) / self.pooled_inputs.count
+
+    @property
+    def outside_share(self) -> float:
+        return sum(layer.below + layer.above for layer in self.layers) / self.pooled_inputs.count
+
+    @property
+    def saturated_share(self) -> float:
+        return sum(layer.saturated for layer in self.layers) / self.pooled_inputs.count
+
+    @property
+    def synaptic_operations(self) -> float:
+        """Per image, of the spikes of neurons and of max-pooling."""
+        from_sites = sum(layer.synaptic_operations for layer in self.layers)
+        return (from_sites + sum(pool.synaptic_operations for pool in self.pools)) / self.images
+
+    @functools.cached_property
+    def pooled_inputs(self) -> InputStatistics:
+        """Gate inputs of all neurons together."""
+        return functools.reduce(InputStatistics.merged, (layer.inputs for layer in self.layers))
+
+    @property
+    def site_average(self) -> tuple[float, float]:
+        """Mean and variance of the gate inputs as in Figure 5 of the paper.
+
+        The plain averages over sites of their means and of their standard deviations, the latter squared.
+        """
+        means = [layer.inputs.mean for layer in self.layers]
+        deviations = [math.sqrt(layer.inputs.variance) for layer in self.layers]
+        return float(np.mean(means)), float(np.mean(deviations)) ** 2
+
+    @property
+    def energy(self) -> Energy | None:
+        """By `energy_model`, for one image; None where operations are left out."""
+        return self.energy_by(self.energy_model)
+
+    def energy_by(self, model: EnergyModel) -> Energy | None:
+        """By another model of the energy of an operation, for one image; None as for `energy`."""
+        if self.left_out:
+            return None
+        return Energy(
+            ann=self.macs * model.mac,
+            snn=self.synaptic_operations * model.ac + self.digital_macs * model.mac,
+        )
+
+    @property
+    def K(self) -> int:
+        """Time steps of the slowest site: the length of the window in which layers take turns."""
+        return max(layer.parameters.K for layer in self.layers)
+
+    @property
+    def paper_latency(self) -> int:
+        """Time steps from image to output by the paper's formula, layers times K."""
+        return self.weighted_layers * self.K
+
+    @property
+    def latency(self) -> int:
+        """Time steps from image to output as `simulate` takes them.
+
+        A window of K steps in which the first site collects, and one in which each site on the longest
+        path fires. Layers without a site of their own take no time.
+        """
+        return (self.depth + 1) * self.K
+
+    @property
+    def period(self) -> int:
+        """Time steps between images: each neuron collects for K steps and fires for K steps."""
+        return 2 * self.K
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary per site: `pandas.DataFrame(result.rows())`."""
+        return [layer.row() for layer in self.layers]
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the sites, as plain values; per image unless the name says otherwise."""
+        mean, variance = self.site_average
+        energy = self.energy
+        return {
+            "model": self.model,
+            "images": self.images,
+            "neurons": self.neurons,
+            "spikes": self.spikes,
+            "total_spikes": self.total_spikes,
+            "spikes_per_neuron": self.spikes_per_neuron,
+            "silent_share": self.silent_share,
+            "outside_share": self.outside_share,
+            "saturated_share": self.saturated_share,
+            "pooled_input_mean": self.pooled_inputs.mean,
+            "pooled_input_variance": self.pooled_inputs.variance,
+            "site_average_input_mean": mean,
+            "site_average_input_variance": variance,
+            "ann_macs": self.macs,
+            "synaptic_operations": self.synaptic_operations,
+            "digital_macs": self.digital_macs,
+            "left_out": list(self.left_out),
+            "ann_energy_joule": energy.ann if energy else None,
+            "snn_energy_joule": energy.snn if energy else None,
+            "energy_model": dataclasses.asdict(self.energy_model),
+            "latency_steps": self.latency,
+            "paper_latency_steps": self.paper_latency,
+            "steps_between_images": self.period,
+        }
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """Everything measured, histograms included, as JSON text."""
+        sites = [
+            {**layer.row(), "histogram": layer.inputs.histogram.tolist()} for layer in self.layers
+        ]
+        pools = [pool.row() for pool in self.pools]
+        edges = self.edges.tolist()
+        content = {**self.summary(), "histogram_edges": edges, "sites": sites, "pools": pools}
+        return json.dumps(content, indent=indent, allow_nan=False)
+
+    def __str__(self) -> str:
+        header = ("site", "activation", "neurons", "spikes", "/neuron", "silent %", "input mean",
+                  "variance", "outside %", "saturated %", "synaptic operations")  # fmt: skip
+        table = [
+            (
+                layer.name, layer.activation, f"{layer.neurons:,}", f"{layer.spikes:,.0f}",
+                f"{layer.spikes_per_neuron:.2f}", f"{100 * layer.silent_share:.1f}",
+                f"{layer.inputs.mean:.3f}", f"{layer.inputs.variance:.3f}",
+                f"{100 * layer.outside_share:.3f}", f"{100 * layer.saturated_share:.3f}",
+                f"{layer.synaptic_operations / self.images:,.0f}",
+            )
+            for layer in self.layers
+        ]  # fmt: skip
+        table.append(
+            (
+                "all", "", f"{self.neurons:,}", f"{self.spikes:,.0f}", f"{self.spikes_per_neuron:.2f}",
+                f"{100 * self.silent_share:.1f}", f"{self.pooled_inputs.mean:.3f}",
+                f"{self.pooled_inputs.variance:.3f}", f"{100 * self.outside_share:.3f}",
+                f"{100 * self.saturated_share:.3f}", f"{self.synaptic_operations:,.0f}",
+            )
+        )  # fmt: skip
+        mean, variance = self.site_average
+        table_text = tabulate(
+            table, header, disable_numparse=True, colalign=("left", "left", *["right"] * 9)
+        )
+        return "\n".join(
+            [
+                f"Model {self.model!r}, {self.images:,} images; numbers are per image",
+                table_text,
+                *(
+                    f"max-pooling {pool.name!r} hands on {pool.spikes:,.0f} spikes:"
+                    f" {pool.synaptic_operations / pool.images:,.0f} synaptic operations"
+                    for pool in self.pools
+                ),
+                f"inputs averaged over sites as in the paper: mean {mean:.3f}, variance {variance:.3f}",
+                *self._operations(),
+                f"time: {self.latency} steps from image to output (layers x K: {self.paper_latency}), an"
+                f" image every {self.period} steps",
+            ]
+        )
+
+    def _operations(self) -> list[str]:
+        energy = self.energy
+        counts = (
+            f"ANN {self.macs:,} multiply-accumulates; SNN {self.synaptic_operations:,.0f}"
+            f" accumulates and {self.digital_macs:,} multiply-accumulates"
+        )
+        if energy is None:
+            return [
+                f"operations, as far as they are known: {counts}",
+                f"left out of operations, so that there is no energy: {', '.join(self.left_out)}",
+            ]
+        return [
+            f"operations: {counts}",
+            f"energy: ANN {1e6 * energy.ann:.3g} uJ, SNN {1e6 * energy.snn:.3g} uJ, a factor of"
+            f" {energy.ratio:.2f} ({self.energy_model.source})",
+        ]
+
+    def plot(self) -> matplotlib.figure.Figure:
+        """Spikes per neuron and distribution of the gate inputs, site by site."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 1.5 + 0.24 * len(self.layers)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        at = np.arange(len(self.layers))
+        left.barh(at, [layer.spikes_per_neuron for layer in self.layers], color="#0f5fa8")
+        left.set(
+            yticks=at, yticklabels=[layer.name for layer in self.layers], title="Spikes per neuron"
+        )
+        left.tick_params(axis="y", labelsize=7)
+        left.invert_yaxis()
+        density = np.array(
+            [layer.inputs.histogram[1:-1] / layer.inputs.count for layer in self.layers]
+        )
+        shown = np.flatnonzero(density.max(axis=0) > 1e-4)
+        first, last = (shown[0], shown[-1] + 1) if len(shown) else (0, density.shape[1])
+        image = right.imshow(
+            np.sqrt(density[:, first:last]), aspect="auto", cmap="Blues", interpolation="nearest",
+            extent=(self.edges[first], self.edges[last], len(at) - 0.5, -0.5),
+        )  # fmt: skip
+        right.set(xlabel="gate input", title="Distribution of gate inputs")
+        figure.colorbar(image, ax=right, label="square root of the share")
+        return figure

@@ -1,0 +1,104 @@
+"""The original network with a mark at each site that was converted, and which mark belongs to which site."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+from keras import layers
+
+from fs_neurons.network import ConversionError, Rewriter, Site, checked_sites, graph
+from fs_neurons.network.calls import Call
+from fs_neurons.network.graph import Graph
+
+
+class Probe(layers.Layer):
+    """A site of the original network: computes its activation.
+
+    Attributes:
+        function: the activation.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], **kwargs: Any):
+        super().__init__(**kwargs)
+        self.function = function
+
+    def call(self, x: Any) -> Any:
+        return self.function(x)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A network and its conversion, site by site.
+
+    Attributes:
+        original: the original network, with a `Probe` as a layer of its own at every site.
+        spiking: the converted network.
+        sites: (call of a probe, call of its FS layer), in order of execution of the latter.
+    """
+
+    original: Graph
+    spiking: Graph
+    sites: tuple[tuple[Call, Call], ...]
+
+
+def paired(model: keras.Model, snn: keras.Model, inputs: Any = None) -> Pair:
+    """Finds the site of a network that each site of its conversion comes from.
+
+    Args:
+        model: the original.
+        snn: what `convert` made of it.
+        inputs: as for `graph.trace`.
+
+    Raises:
+        ConversionError: `snn` is no conversion of `model`, or one of them can't be taken apart.
+    """
+    spiking = graph.trace_spiking(snn, inputs)
+    checked_sites(model)
+    converted = {call.name for call in spiking.sites}
+
+    def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
+        models, slash, _ = site.name.rpartition("/")
+        if not site.convertible or f"{models}{slash}{name}" not in converted:
+            return None  # kept by the conversion
+        return Probe(site.function, name=name, dtype=dtype)
+
+    original = graph.trace(Rewriter(replacement).rewrite(model), inputs)
+    numbers: dict[Any, int] = {}
+    probes = dict(_numbered(original, lambda call: isinstance(call.op, Probe), numbers))
+    sites = dict(_numbered(spiking, lambda call: call.is_site, numbers))
+    missing = len(sites.keys() ^ probes.keys())
+    if missing:
+        raise ConversionError(
+            f"model {snn.name!r} is no conversion of {model.name!r}: {missing} of its {len(sites)} FS"
+            " layers have no counterpart there"
+        )
+    return Pair(original, spiking, tuple((probes[i], call) for i, call in sites.items()))
+
+
+def _numbered(
+    network: Graph, is_site: Callable[[Call], bool], numbers: dict[Any, int]
+) -> Iterator[tuple[int, Call]]:
+    """A number for each site by its place in the graph: its name, and the sites and inputs before it.
+
+    Two graphs that share `numbers` give the same ones to the same places, in whatever order branches and
+    calls of a shared layer are executed and whatever linear layers are folded into each other.
+    """
+    before = {value.index: frozenset([-1 - i]) for i, value in enumerate(network.inputs)}
+    times: collections.Counter[Any] = collections.Counter()
+    for call in network.calls:
+        sources = frozenset[int]().union(*(before[value.index] for value in call.inputs))
+        if is_site(call):
+            place = call.name, sources
+            number = numbers.setdefault((place, times[place]), len(numbers))
+            times[place] += 1
+            yield number, call
+            sources = frozenset([number])
+        for value in keras.tree.flatten(call.outputs):
+            before[value.index] = sources

@@ -1,0 +1,45 @@
+"""fs-neurons convert."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import keras
+
+from fs_neurons.cli.inputs import network
+from fs_neurons.conversion import conversion_report
+from fs_neurons.conversion import convert as convert_network
+from fs_neurons.files.models import save_model
+from fs_neurons.neuron import relu_parameters
+
+K, ALPHA = 10, 25.0
+
+
+def run(parsed: argparse.Namespace) -> None:
+    """Converts and saves."""
+    sets: dict[str, Any] = {}
+    if parsed.K is not None or parsed.alpha is not None:
+        sets["relu"] = relu_parameters(
+            K if parsed.K is None else parsed.K, ALPHA if parsed.alpha is None else parsed.alpha
+        )
+    sets.update(parsed.set)
+    model = network(parsed.model, parsed.allow_code)
+    write(convert_network(model, **choices(parsed), **sets), parsed.output)
+
+
+def choices(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of fs.convert that the flags of `arguments._sets` stand for."""
+    return {
+        "quality": parsed.quality,
+        "keep": parsed.keep,
+        "unsupported": "keep" if parsed.keep_unsupported else "raise",
+        "fold_batch_norm": parsed.fold_batch_norm,
+    }
+
+
+def write(snn: keras.Model, path: str) -> None:
+    """Saves a converted network and says what became what."""
+    save_model(snn, path)
+    print(conversion_report(snn))
+    print(f"Written to {path}")

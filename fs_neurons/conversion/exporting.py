@@ -1,0 +1,119 @@
+"""Converted networks in other formats: ONNX, TensorFlow SavedModel and LiteRT.
+
+    export(snn, "snn.onnx")
+    export(snn, "snn.tflite", format="litert")
+    export(snn, "folder", format="tf_saved_model")
+
+ONNX and LiteRT have no fused kernels: FS-ReLU becomes scaling, rounding and clipping, any other set a table
+lookup, see `neuron.staircase`. A SavedModel keeps its kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from fs_neurons.backend import without_kernels
+from fs_neurons.layers import FSActivation
+from fs_neurons.network.keras_internals import input_structure, parts_of, patch_tf2onnx
+
+FORMATS = ("onnx", "tf_saved_model", "litert")
+
+
+def export(
+    model: keras.Model, path: str | os.PathLike[str], format: str = "onnx", **options: Any
+) -> None:
+    """Writes a network for another runtime; it needs neither Keras nor this package there.
+
+    Args:
+        model: functional or sequential, with FS-neurons or without.
+        path: file to write or replace; of "tf_saved_model" a folder. Missing folders are made.
+        format: "onnx", "tf_saved_model" or "litert".
+        options: of Keras' `model.export` for that format; for "onnx" only `opset_version`.
+
+    Raises:
+        RuntimeError: the backend is not TensorFlow.
+        TypeError: not a Keras model.
+        ValueError: another format, or a model that is not built.
+        ImportError: tf2onnx is missing, for "onnx".
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"export runs on TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}: save the model,"
+            " and load and export it with KERAS_BACKEND=tensorflow"
+        )
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"expected a keras.Model, got {type(model).__name__}")
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if not model.built:
+        raise ValueError(f"model {model.name!r} is not built: begin it with keras.Input")
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if format == "onnx":
+        _export_onnx(model, path, **options)
+    elif format == "litert":
+        with without_kernels():
+            _keras_export(model, path, format=format, **{"verbose": False, **options})
+    else:
+        _keras_export(model, path, format=format, **{"verbose": False, **options})
+
+
+def _export_onnx(model: keras.Model, path: pathlib.Path, opset_version: int | None = None) -> None:
+    import tensorflow as tf
+    import tf2onnx
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    structure = input_structure(model)
+    symbols = keras.tree.flatten(structure)
+    signature = [tf.TensorSpec((None, *x.shape[1:]), x.dtype, x.name) for x in symbols]
+
+    def forward(*inputs: Any) -> list[Any]:
+        outputs = model(keras.tree.pack_sequence_as(structure, list(inputs)), training=False)
+        return [tf.identity(y) for y in keras.tree.flatten(outputs)]
+
+    with without_kernels():
+        function = tf.function(forward, input_signature=signature, autograph=False)
+        concrete = function.get_concrete_function()
+    # Constants too: a layer that holds tensors, such as Normalization, would otherwise make inputs of them.
+    frozen = convert_variables_to_constants_v2(
+        concrete, lower_control_flow=False, aggressive_inlining=True
+    )
+    inputs, outputs = [[t.name for t in tensors] for tensors in (frozen.inputs, frozen.outputs)]
+    names = {old: x.name for old, x in zip(inputs, symbols, strict=True)}
+    patch_tf2onnx()
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        temporary = pathlib.Path(folder) / path.name
+        tf2onnx.convert.from_graph_def(
+            frozen.graph.as_graph_def(add_shapes=True),
+            name=model.name,
+            input_names=inputs,
+            output_names=outputs,
+            opset=opset_version,
+            tensors_to_rename=names,
+            output_path=str(temporary),
+        )
+        os.replace(temporary, path)
+
+
+_keras_export: Callable[..., Any] = keras.Model.export
+
+
+@functools.wraps(_keras_export)
+def _export_by_keras(
+    model: keras.Model, filepath: Any, format: str = "tf_saved_model", *args: Any, **kwargs: Any
+) -> Any:
+    """`model.export`, which for ONNX must not meet kernels: tf2onnx would write a file that can't be opened."""
+    if format == "onnx" and any(isinstance(part, FSActivation) for part in parts_of(model)):
+        with without_kernels():
+            return _keras_export(model, filepath, format, *args, **kwargs)
+    return _keras_export(model, filepath, format, *args, **kwargs)
+
+
+keras.Model.export = _export_by_keras
