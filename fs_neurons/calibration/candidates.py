@@ -93,9 +93,7 @@ class Candidates:
         # Ranges that few channels have go with the next larger ones.
         octave = np.maximum(octave, octave.max() - MOST_SETS + 1)
         octaves, index = np.unique(octave, return_inverse=True)
-        sets = [
-            self.fit(histograms.merged(np.flatnonzero(octave == o)), penalty) for o in octaves
-        ]
+        sets = [self.fit(histograms.merged(np.flatnonzero(octave == o)), penalty) for o in octaves]
         return sets, index
 
     def fit(

@@ -6,6 +6,7 @@ difference.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from fs_neurons.network.kinds import applies_activation, channel_axis, kind_of
 
 LARGEST_GAIN = 2.0
 # Of the least squares for weights: ridges to choose from, relative to the mean variance of the inputs.
-RIDGES, ROWS_PER_UNKNOWN = (0.01, 0.1, 1.0, 10.0), 200
+RIDGES, ROWS_PER_UNKNOWN = (0.01, 0.1, 1.0, 10.0), 64
 # Neurons with more inputs are rescaled only: memory grows with the square, time with the third power.
 MOST_UNKNOWNS = 8192
 # Positions that means and deviations of a channel are taken from.
@@ -197,7 +198,7 @@ def rescale(call: Call, store: Store, deviations: bool) -> None:
     for batch in store.batches:
         axis, share = channel_axis(layer), store.images
         wanted.add(store.analog.get(batch, call.outputs), axis, share)
-        actual.add(call(lambda value, batch=batch: store.spiking.get(batch, value)), axis, share)
+        actual.add(call(functools.partial(store.spiking.get, batch)), axis, share)
     gain = np.ones_like(actual.mean)
     if scaled is not None:
         ratio = np.sqrt(wanted.variance / np.maximum(actual.variance, 1e-30))

@@ -48,9 +48,7 @@ class Neurons:
         """A layer of these neurons; its scale, if any, is to be set once it is built."""
         if self.scale is None:
             return fs_layer(self.parameters, activation, **kwargs)
-        return FSActivation(
-            self.parameters, activation, per_channel=True, axis=self.axis, **kwargs
-        )
+        return FSActivation(self.parameters, activation, per_channel=True, axis=self.axis, **kwargs)
 
 
 def is_relu(site: Site) -> bool:

@@ -13,8 +13,9 @@ from fs_neurons.calibration.neurons import Neurons
 from fs_neurons.layers import FSActivation, FSMaxPooling2D
 from fs_neurons.network import Site, graph
 from fs_neurons.network.channels import channel_axes
+from fs_neurons.network.cloning import copy_weights
 from fs_neurons.network.graph import Call, Graph, Value
-from fs_neurons.network.rewriting import Rewriter, copy_weights
+from fs_neurons.network.rewriting import Rewriter
 from fs_neurons.network.sites import walk
 from fs_neurons.neuron import FSParameters
 
@@ -113,7 +114,7 @@ class Pair:
     def reset(self) -> None:
         """Gives all layers their original weights."""
         for original, copy in self.copies:
-            copy_weights(original, copy)
+            copy_weights(original, copy, original.name)
 
     def with_neurons(
         self, neurons: Mapping[Site, Neurons]
@@ -134,8 +135,8 @@ class Pair:
 
         rewriter = Rewriter(replacement)
         snn = rewriter.rewrite(self.model)
-        for (_, corrected), (_, new) in zip(self.copies, rewriter.pairs, strict=True):
-            copy_weights(corrected, new)
+        for (original, corrected), (_, new) in zip(self.copies, rewriter.pairs, strict=True):
+            copy_weights(corrected, new, original.name)
         for layer, fitted in layers:
             if fitted.scale is not None:
                 layer.scale.assign(fitted.scale)

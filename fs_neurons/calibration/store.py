@@ -8,6 +8,7 @@ image goes through each call once.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -44,7 +45,7 @@ class Lane:
         return self._tensors[batch, value.index]
 
     def run(self, batch: int, call: Call) -> None:
-        self.put(batch, call.outputs, self._run(call, lambda value: self.get(batch, value)))
+        self.put(batch, call.outputs, self._run(call, functools.partial(self.get, batch)))
 
     def drop(self, batch: int, values: list[Value]) -> None:
         for value in values:
@@ -131,4 +132,4 @@ def _room(graph: Graph, memory: int) -> list[int]:
 
 def _bytes(value: Value) -> int:
     dtype = np.dtype(keras.backend.standardize_dtype(value.dtype))
-    return max(1, math.prod(value.shape)) * dtype.itemsize
+    return max(1, math.prod(value.shape)) * int(dtype.itemsize)

@@ -21,7 +21,11 @@ FIRST = {"data_format": "channels_first"}
         ((8, 8, 3), [conv(), layers.ReLU()], 3),
         ((3, 8, 8), [conv(**FIRST), layers.ReLU()], 1),
         ((3, 8, 8), [conv(**FIRST), layers.BatchNormalization(axis=1), ops.relu], 1),
-        ((3, 8, 8), [conv(**FIRST), layers.ZeroPadding2D(**FIRST), layers.MaxPooling2D(**FIRST)], 1),
+        (
+            (3, 8, 8),
+            [conv(**FIRST), layers.ZeroPadding2D(**FIRST), layers.MaxPooling2D(**FIRST)],
+            1,
+        ),
         ((3, 8, 8), [conv(**FIRST), layers.GlobalAveragePooling2D(**FIRST), ops.silu], 1),
         ((3, 8, 8), [conv(**FIRST), layers.GlobalMaxPooling2D(**FIRST, keepdims=True)], 1),
         ((3, 8, 8), [conv(**FIRST), layers.Dropout(0.5), layers.Activation("gelu")], 1),
