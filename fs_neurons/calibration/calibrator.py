@@ -31,7 +31,7 @@ from keras import ops
 from fs_neurons.calibration.candidates import Candidates
 from fs_neurons.calibration.corrections import every, offset_of, refit, rescale
 from fs_neurons.calibration.data import Inputs, batches, checked_inputs
-from fs_neurons.calibration.distributions import Expected, as_numpy_function
+from fs_neurons.calibration.distributions import Prior, as_numpy_function
 from fs_neurons.calibration.input_statistics import input_statistics
 from fs_neurons.calibration.moments import NORMALIZED
 from fs_neurons.calibration.neurons import Neurons, choose_sets, fit_relu, is_relu
@@ -62,14 +62,14 @@ class Task:
         pair: both networks.
         inputs: calibration data.
         steps: K of each site.
-        expected: what the channels of a site meet on other images, as far as its weights tell.
+        priors: what the channels of a site meet on other images, as far as its weights tell.
         settings: how.
     """
 
     pair: Pair
     inputs: Inputs
     steps: Mapping[Site, int]
-    expected: Mapping[Site, Expected]
+    priors: Mapping[Site, Prior]
     settings: Settings
 
 
@@ -100,7 +100,7 @@ def calibrate(
     inputs = checked_inputs(model, data)
     pair = Pair.of(model, chosen, _packed(model, [x[:1] for x in inputs]))
     steps = {site: settings.steps or parameters.K for site, parameters in chosen.items()}
-    task = Task(pair, inputs, steps, _expected(model, chosen), settings)
+    task = Task(pair, inputs, steps, _priors(model, chosen), settings)
     neurons = _within_target(task, Progress(verbose))
     snn, copies = pair.with_neurons(neurons)
     if (settings.correction or settings.best_correction) == "joint":
@@ -175,20 +175,18 @@ def _side_by_side(
                 x = _gate_inputs(store, call, _axis(task, site))
             neurons[site] = _fitted(task, site, x, penalty, library)
         elif site is None and uses[id(call.op)] == 1:
-            if _corrected(call, store, correction, refitted):
-                refitted.add(call.outputs)
+            _correct(call, store, correction, refitted)
         store.run_spiking(place)
     progress(len(pair.graph.calls), len(pair.graph.calls), "")
     return neurons
 
 
-def _corrected(call: Call, store: Store, correction: str, refitted: set[Value]) -> bool:
-    """Corrects a layer; whether by least squares."""
+def _correct(call: Call, store: Store, correction: str, refitted: set[Value]) -> None:
+    """Corrects a layer; `refitted` has the outputs of those whose weights were fitted."""
     if correction in ("weights", "joint") and refit(call, store):
-        return True
-    if correction != "none" and offset_of(call.op) is not None:
+        refitted.add(call.outputs)
+    elif correction != "none" and offset_of(call.op) is not None:
         rescale(call, store, correction != "mean" and call.inputs[0] not in refitted)
-    return False
 
 
 # --- sites --------------------------------------------------------------------------------------
@@ -214,8 +212,8 @@ def _fitted(
         library[key] = Candidates(site.activation, as_numpy_function(site.function), steps)
     if is_relu(site):
         return fit_relu(site, x, axis, steps, penalty, task.settings, library[key])
-    expected = task.expected.get(site) if axis is not None else None
-    return choose_sets(library[key], x, axis, penalty, expected)
+    prior = task.priors.get(site) if axis is not None else None
+    return choose_sets(library[key], x, axis, penalty, prior)
 
 
 def _gate_inputs(store: Store, call: Call, axis: int | None) -> np.ndarray:
@@ -260,11 +258,11 @@ def _sample(x: Any, axis: int, images: int) -> np.ndarray:
     return x[:, every(x.shape[1], wanted)].reshape(-1, x.shape[-1])
 
 
-def _expected(model: keras.Model, chosen: Mapping[Site, Any]) -> dict[Site, Expected]:
+def _priors(model: keras.Model, chosen: Mapping[Site, Any]) -> dict[Site, Prior]:
     """Of sites behind batch normalization: its statistics are those of the training data."""
     statistics = {s.site: s for s in input_statistics(model) if s.source == NORMALIZED}
     return {
-        site: Expected(s.mean, s.deviation)
+        site: Prior(s.mean, s.deviation)
         for site in chosen
         if (s := statistics.get(site.name)) is not None
     }

@@ -13,7 +13,6 @@ from fs_neurons.calibration.distributions import (
     Function,
     Histograms,
     Staircase,
-    Tables,
     staircase,
 )
 from fs_neurons.families import at_scale, family_steps, load_family

@@ -30,7 +30,7 @@ SAME_DISTRIBUTION = 0.03
 
 # Of the histograms of a channel, the share of what is expected on other images, and how many standard
 # deviations of it they reach.
-EXPECTED_SHARE, REACH = 0.3, 8.0
+PRIOR_SHARE, REACH = 0.3, 8.0
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -72,7 +72,7 @@ def _rows(parameters: FSParameters) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return parameters.T, parameters.h, parameters.d
 
 
-class Expected(NamedTuple):
+class Prior(NamedTuple):
     """What a channel will meet on other images than those of the calibration.
 
     Attributes:
@@ -103,14 +103,14 @@ class Histograms:
     shares: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray, expected: Expected | None = None) -> Histograms:
+    def of(cls, x: np.ndarray, prior: Prior | None = None) -> Histograms:
         """Of gate inputs (samples, channels), and of what else is to be expected of them."""
         low, high = x.min(axis=0).astype(float), x.max(axis=0).astype(float)
-        if expected is not None:
-            reach = REACH * expected.deviation
+        if prior is not None:
+            reach = REACH * prior.deviation
             low, high = (
-                np.minimum(low, expected.mean - reach),
-                np.maximum(high, expected.mean + reach),
+                np.minimum(low, prior.mean - reach),
+                np.maximum(high, prior.mean + reach),
             )
         # A channel that is constant has a width all the same.
         width = np.maximum((high - low) / BINS, 1e-6 * np.maximum(1.0, np.abs(low)))
@@ -120,11 +120,11 @@ class Histograms:
         index += np.arange(channels, dtype=np.int32) * BINS
         counts = np.bincount(index.ravel(), minlength=channels * BINS)
         shares = counts.reshape(channels, BINS) / len(x)
-        if expected is not None:
+        if prior is not None:
             edges = low[:, None] + np.arange(BINS + 1) * width[:, None]
-            others = np.diff(expected.below(edges), axis=1)
+            others = np.diff(prior.below(edges), axis=1)
             others /= others.sum(axis=1, keepdims=True)
-            shares = (1 - EXPECTED_SHARE) * shares + EXPECTED_SHARE * others
+            shares = (1 - PRIOR_SHARE) * shares + PRIOR_SHARE * others
         return cls(low, width, shares)
 
     @property

@@ -10,7 +10,7 @@ from keras import ops
 
 from fs_neurons import neuron
 from fs_neurons.calibration.candidates import Candidates
-from fs_neurons.calibration.distributions import Distribution, Expected, Histograms
+from fs_neurons.calibration.distributions import Distribution, Histograms, Prior
 from fs_neurons.calibration.ranges import best_alpha, error_exponent
 from fs_neurons.calibration.settings import Settings
 from fs_neurons.layers import FSActivation, fs_layer
@@ -96,7 +96,7 @@ def choose_sets(
     x: np.ndarray,
     axis: int | None,
     penalty: float,
-    expected: Expected | None,
+    prior: Prior | None,
 ) -> Neurons:
     """The sets that suit the gate inputs of each channel best.
 
@@ -105,9 +105,9 @@ def choose_sets(
         x: gate inputs (samples, channels); a single channel for one set.
         axis: of the channels; None for one set.
         penalty: what a spike per neuron costs, in units of the site's relative squared error.
-        expected: of the same channels, on other images.
+        prior: of the same channels, on other images.
     """
-    sets, index = candidates.choose(Histograms.of(x, expected), max(penalty, LEAST_PRICE))
+    sets, index = candidates.choose(Histograms.of(x, prior), max(penalty, LEAST_PRICE))
     if axis is None or len(sets) == 1:
         return Neurons(sets[0], _spikes(x, sets[0]))
     parameters = ChannelParameters(tuple(sets), index, axis)

@@ -16,7 +16,6 @@ from fs_neurons.network.channels import channel_axes
 from fs_neurons.network.cloning import copy_weights
 from fs_neurons.network.graph import Call, Graph, Value
 from fs_neurons.network.rewriting import Rewriter
-from fs_neurons.network.sites import walk
 from fs_neurons.neuron import FSParameters
 
 
@@ -63,9 +62,8 @@ class Pair:
             )
         )
         copy = rewriter.rewrite(model)
-        return cls(
-            model, graph.trace(copy, inputs), _site_axes(model, inputs), list(rewriter.pairs)
-        )
+        traced = graph.trace(copy, inputs)
+        return cls(model, traced, _site_axes(traced), list(rewriter.pairs))
 
     def site(self, call: Call) -> Site | None:
         """The site that a call stands at."""
@@ -143,17 +141,15 @@ class Pair:
         return snn, list(rewriter.pairs)
 
 
-def _site_axes(model: keras.Model, inputs: Any) -> dict[Site, int | None]:
-    traced = graph.trace(model, inputs)
-    axes = channel_axes(traced)
-    site_of = {id(op): site for op, site in walk(model)}
+def _site_axes(copy: Graph) -> dict[Site, int | None]:
+    axes = channel_axes(copy, keeping=(Placeholder,))
     places: dict[Site, set[tuple[int, int] | None]] = {}
-    for call in traced.calls:
-        site = site_of.get(id(call.op))
-        if site is not None and isinstance(call.outputs, Value):
-            axis = axes[call.outputs]
-            channels = None if axis is None else (axis, call.outputs.shape[axis - 1])
-            places.setdefault(site, set()).add(channels)
+    for call in copy.calls:
+        if isinstance(call.op, Placeholder):
+            (value,) = call.inputs
+            axis = axes[value]
+            channels = None if axis is None else (axis, value.shape[axis - 1])
+            places.setdefault(call.op.site, set()).add(channels)
     return {
         site: next(iter(found))[0] if len(found) == 1 and None not in found else None  # type: ignore[index]
         for site, found in places.items()

@@ -15,35 +15,40 @@ from keras import layers
 from fs_neurons.network import kinds
 from fs_neurons.network.graph import Call, Graph, Value
 from fs_neurons.network.kinds import channel_axis, kind_of, unwrapped
-from fs_neurons.network.sites import site_of
 
 # These keep the axis that their input has; others of the table say theirs.
 _KEEPING = (
     kinds.IDENTITY, kinds.AUGMENTATION, kinds.PADDING, kinds.CROPPING, kinds.UPSAMPLING,
     kinds.INTERPOLATION, kinds.AVERAGE_POOLING, kinds.MAX_POOLING, kinds.SPIKING_POOLING, kinds.AFFINE,
-    kinds.IMAGE_NORMALIZATION, kinds.NEURONS,
+    kinds.IMAGE_NORMALIZATION, kinds.NEURONS, kinds.ACTIVATION,
 )  # fmt: skip
 _JOINING = (kinds.SUM, kinds.PRODUCT, kinds.CONCATENATION)
 
 
-def channel_axes(graph: Graph) -> dict[Value, int | None]:
+def channel_axes(graph: Graph, keeping: tuple[type, ...] = ()) -> dict[Value, int | None]:
     """Axis of the channels of every value, counted with the batch, so that it is at least 1.
 
     Dense and convolutional layers and batch normalisation set it. Layers that keep channels apart hand it
     on: activations, padding, pooling, sums and products, concatenation, and reshaping where the channels
     stay an axis of their own. It is None behind every other operation, for the inputs of the model, and
     where branches that meet disagree.
+
+    Args:
+        graph: of a model.
+        keeping: classes of further layers that keep the axes of their input.
     """
     axes: dict[Value, int | None] = dict.fromkeys(graph.inputs)
     for call in graph.calls:
         for value in keras.tree.flatten(call.outputs):
             axes[value] = None
         if isinstance(call.outputs, Value):
-            axes[call.outputs] = _axis(call, call.outputs, axes)
+            axes[call.outputs] = _axis(call, call.outputs, axes, keeping)
     return axes
 
 
-def _axis(call: Call, output: Value, axes: dict[Value, int | None]) -> int | None:
+def _axis(
+    call: Call, output: Value, axes: dict[Value, int | None], keeping: tuple[type, ...]
+) -> int | None:
     rank = len(output.shape) + 1
     op = call.op
     kind = kind_of(unwrapped(op)) if isinstance(op, layers.Layer) else kind_of(op)
@@ -59,12 +64,12 @@ def _axis(call: Call, output: Value, axes: dict[Value, int | None]) -> int | Non
     if len(known) != 1:
         return None
     (axis,) = known
-    if kind in _JOINING and isinstance(op, layers.Layer) or kind is kinds.SUM and _is_binary(op):
+    if (kind in _JOINING and isinstance(op, layers.Layer)) or (kind is kinds.SUM and _is_binary(op)):
         return axis
     if kind is kinds.PRODUCT and len(call.inputs) == len(keras.tree.flatten(call.arguments[0])):
         return axis
     before = call.inputs[0]
-    if kind in _KEEPING or _is_elementwise(op, before, output):
+    if kind in _KEEPING or isinstance(op, keeping):
         return axes[before]
     if kind in (kinds.GLOBAL_AVERAGE_POOLING, kinds.GLOBAL_MAX_POOLING):
         return axes[before] if len(before.shape) == len(output.shape) else 1
@@ -85,13 +90,6 @@ def _ends_with_weights(equation: str) -> bool:
 
 def _is_binary(op: Any) -> bool:
     return type(op).__name__ in ("Add", "Subtract", "Negative")
-
-
-def _is_elementwise(op: Any, before: Value, output: Value) -> bool:
-    if before.shape != output.shape:
-        return False
-    site = site_of(op, "")
-    return kind_of(op) is kinds.ACTIVATION or (site is not None and site.convertible)
 
 
 def _reshaped(axis: int | None, before: tuple[int, ...], after: tuple[int, ...]) -> int | None:

@@ -305,7 +305,7 @@ def test_images_of_several_sizes_are_refused_and_open_sizes_are_not():
     model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
     random = np.random.default_rng(0)
     small, large = (random.normal(size=(20, n, n, 3)).astype(np.float32) for n in (8, 10))
-    with pytest.raises(ValueError, match="images from 20 on have shape .*10, 10, 3.* same size"):
+    with pytest.raises(ValueError, match=r"images from 20 on have shape .10, 10, 3.,.* same size"):
         fs.convert(model, calibration_data=[small, large], steps=6)
     snn = fs.convert(model, calibration_data=[small, small], steps=6)
     assert np.asarray(snn(large)) == pytest.approx(np.asarray(model(large)), abs=0.05)

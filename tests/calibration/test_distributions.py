@@ -6,7 +6,7 @@ import pytest
 import fs_neurons as fs
 from fs_neurons import neuron
 from fs_neurons.calibration.candidates import few
-from fs_neurons.calibration.distributions import Expected, Histograms, staircase
+from fs_neurons.calibration.distributions import Prior, Histograms, staircase
 from fs_neurons.neuron.sets import load
 
 
@@ -46,7 +46,7 @@ def test_costs_are_those_of_the_gate_inputs():
 
 def test_what_is_expected_on_other_images_widens_a_histogram():
     x = np.random.default_rng(0).normal(size=(10_000, 2)).astype(np.float32)
-    expected = Expected(np.array([0.0, 5.0]), np.array([1.0, 10.0]))
+    expected = Prior(np.array([0.0, 5.0]), np.array([1.0, 10.0]))
     histograms = Histograms.of(x, expected)
     assert histograms.shares.sum(axis=1) == pytest.approx([1, 1])
     assert histograms.low[1] <= 5 - 80 and histograms.low[1] + histograms.span[1] >= 5 + 80
