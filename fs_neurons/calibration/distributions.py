@@ -31,6 +31,8 @@ SAME_DISTRIBUTION = 0.03
 # Of the histograms of a channel, the share of what is expected on other images, and how many standard
 # deviations of it they reach.
 PRIOR_SHARE, REACH = 0.3, 8.0
+# How many times wider other images are taken to be: what lies outside of a set's range does more harm.
+PRIOR_WIDTH = 2.5
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -84,7 +86,7 @@ class Prior(NamedTuple):
 
     def below(self, x: np.ndarray) -> np.ndarray:
         """Share of the gate inputs below x (channels, points): a Laplace distribution, as tails are long."""
-        deviation = np.maximum(self.deviation, 1e-6)[:, None]
+        deviation = PRIOR_WIDTH * np.maximum(self.deviation, 1e-6)[:, None]
         u = (x - self.mean[:, None]) * (math.sqrt(2) / deviation)
         return np.where(u < 0, 0.5 * np.exp(-np.abs(u)), 1 - 0.5 * np.exp(-np.abs(u)))
 
@@ -107,7 +109,7 @@ class Histograms:
         """Of gate inputs (samples, channels), and of what else is to be expected of them."""
         low, high = x.min(axis=0).astype(float), x.max(axis=0).astype(float)
         if prior is not None:
-            reach = REACH * prior.deviation
+            reach = REACH * PRIOR_WIDTH * prior.deviation
             low, high = (
                 np.minimum(low, prior.mean - reach),
                 np.maximum(high, prior.mean + reach),
