@@ -13,32 +13,30 @@ and .csv to --output_dir.
 from __future__ import annotations
 
 import json
-import pathlib
-import sys
 
-from absl import app, flags
+from absl import flags
 from tabulate import tabulate
 
-from experiments import fit_parameters, results
+from experiments import fit_parameters, results, runner
 from experiments.plotting import PAPER, SNN, plt, save
 from fs_neurons.files import params_dir
 
-FLAGS = flags.FLAGS
-flags.DEFINE_enum("panel", "b", ["b", "c", "d"], "Which of 6B, 6C and 6D.")
-flags.DEFINE_bool("refit", False, "Fit anew instead of reading params/fits/.")
+FLAGS = flags.FlagValues()
+flags.DEFINE_enum("panel", "b", ["b", "c", "d"], "Which of 6B, 6C and 6D.", flag_values=FLAGS)
+flags.DEFINE_bool("refit", False, "Fit anew instead of reading params/fits/.", flag_values=FLAGS)
+fit_parameters.define_search_flags(FLAGS)
+runner.define_output_flag(FLAGS)
 
 METHODS = {"bptt": ("the paper's method", PAPER), "exact": ("exact fit", SNN)}
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+def main() -> None:
     figure = f"6{FLAGS.panel}"
     path = params_dir() / "fits" / f"figure{figure}.json"
     if FLAGS.refit:
-        fit_parameters.fit_figure(figure, path)
+        fit_parameters.fit_figure(figure, path, fit_parameters.search_options(FLAGS))
     if not path.exists():
-        sys.exit(f"figure6: no {path}: make it with --refit")
+        raise FileNotFoundError(f"no {path}: make it with --refit")
     fits = json.loads(path.read_text(encoding="utf-8"))
     argument = "K" if FLAGS.panel == "b" else "Q"
     curves = {
@@ -62,7 +60,7 @@ def main(argv: list[str]) -> None:
         + ("" if argument == "K" else f", K = {fits['points'][0]['K']}"),
     )
     axes.legend()
-    output = pathlib.Path(FLAGS.output_dir or results.RESULTS_DIR) / f"figure{figure}"
+    output = runner.path(FLAGS, f"figure{figure}")
     save(figure_, output.with_suffix(".png"))
     results.write_csv(output.with_suffix(".csv"), table)
     made_by = results.provenance(f"{fits['function']} on [{low:g}, {high:g}]", images=0)
@@ -76,4 +74,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

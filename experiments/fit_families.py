@@ -1,4 +1,4 @@
-"""Fits the families of scaled sets, params/families/*.json: see fs_neurons/families.py.
+"""Fits the families of scaled sets, params/families/*.json: see fs_neurons/neuron/families.py.
 
     python -m experiments.fit_families                                 # all
     python -m experiments.fit_families --families=silu_k16,silu_k8 --effort=200000
@@ -13,17 +13,17 @@ import dataclasses
 import functools
 import json
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from absl import app, flags
 
+from experiments import runner
 from fs_neurons import fitting
-from fs_neurons.families import BOUNDED, FOLDER, FORMAT
 from fs_neurons.files import params_dir, write_atomically
 from fs_neurons.neuron import FSParameters
+from fs_neurons.neuron.families import BOUNDED, FOLDER, FORMAT
 from fs_neurons.neuron.sets import to_dict
 
 # Weight of gate inputs u: mostly a Gaussian, as they occur, and the rest spread over the domain.
@@ -40,7 +40,7 @@ class Family:
         activation, K: as in the file's name.
         scales: powers of two, ascending.
         domain: of u.
-        spike_penalty: relative to `LEVEL` times the mean squared error that is expected.
+        spike_penalty: at the scales where the error is in between; see `PENALTY_FACTORS`.
     """
 
     activation: str
@@ -50,6 +50,9 @@ class Family:
     spike_penalty: float
 
 
+# Small scales have large errors and take many spikes, large ones (nearly ReLU) the opposite.
+PENALTY_FACTORS = {0.25: 4.0, 0.5: 3.0, 1.0: 1.25, 2.0: 0.75, 4.0: 0.4}
+SMALLEST_FACTOR = 0.15  # of larger scales
 _ALL = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 FAMILIES = {
     f"{family.activation}_k{family.K}": family
@@ -58,36 +61,32 @@ FAMILIES = {
         Family("silu", 12, _ALL, (-8.0, 12.0), 8e-4),
         Family("silu", 8, _ALL, (-8.0, 12.0), 2e-3),
         Family("gelu", 12, _ALL, (-8.0, 12.0), 8e-4),
-        Family("sigmoid", 12, (0.25, 0.5, 1.0), (-8.0, 8.0), 1e-5),
+        Family("sigmoid", 12, (0.25, 0.5, 1.0), (-8.0, 8.0), 2e-5),
         Family("sigmoid", 8, (0.25, 0.5, 1.0), (-8.0, 8.0), 5e-5),
     )
 }
 
-FLAGS = flags.FLAGS
-flags.DEFINE_list("families", list(FAMILIES), "Which to fit.")
-flags.DEFINE_integer("effort", 1_000_000, "Evaluations per member.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Seed of starts and moves.", lower_bound=0)
-flags.DEFINE_bool("refit", False, "Fit anew what is there already.")
-flags.DEFINE_string("output_dir", None, "Folder for the results; params when missing.")
+FLAGS = flags.FlagValues()
+flags.DEFINE_list("families", list(FAMILIES), "Which to fit.", flag_values=FLAGS)
+flags.DEFINE_integer("effort", 600_000, "Evaluations per member.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("seed", 0, "Seed of starts and moves.", lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_bool("refit", False, "Fit anew what is there already.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "output_dir", None, "Folder for the results; params when missing.", flag_values=FLAGS
+)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+def main() -> None:
     if unknown := [name for name in FLAGS.families if name not in FAMILIES]:
         raise app.UsageError(f"no family {unknown[0]!r}: give {', '.join(FAMILIES)}")
     output = pathlib.Path(FLAGS.output_dir) if FLAGS.output_dir else params_dir()
     for name in FLAGS.families:
-        fit_family(FAMILIES[name], output / FOLDER / f"{name}.json")
+        path = output / FOLDER / f"{name}.json"
+        fit_family(FAMILIES[name], path, FLAGS.effort, FLAGS.seed, FLAGS.refit)
 
 
-def fit_family(family: Family, path: pathlib.Path) -> None:
+def fit_family(family: Family, path: pathlib.Path, effort: int, seed: int, refit: bool) -> None:
     """Fits all members, and writes the file after each."""
-    made = {
-        "command": f"python -m experiments.fit_families --families={path.stem}",
-        "effort": FLAGS.effort,
-        "seed": FLAGS.seed,
-    }
     content: dict[str, Any] = {
         "format": FORMAT,
         "activation": family.activation,
@@ -97,13 +96,14 @@ def fit_family(family: Family, path: pathlib.Path) -> None:
         "members": [],
     }
     before = {}
-    if path.is_file() and not FLAGS.refit:
+    if path.is_file() and not refit:
         before = {row["scale"]: row for row in json.loads(path.read_text())["members"]}
     for scale in family.scales:
         row = before.get(scale)
-        arguments = {**made, "spike_penalty": family.spike_penalty}
+        penalty = family.spike_penalty * PENALTY_FACTORS.get(scale, SMALLEST_FACTOR)
+        arguments = {"effort": effort, "seed": seed, "spike_penalty": penalty}
         if row is None or row.get("fit") != arguments:
-            fitted = fit_member(family, scale)
+            fitted = fit_member(family, scale, arguments)
             row = {"scale": scale, "fit": arguments, "set": to_dict(fitted)}
             figures = ", ".join(f"{key}: {value:.3g}" for key, value in fitted.errors.items())
             print(f"{fitted.name}: {figures}; {fitted.out_of_range}", flush=True)
@@ -116,21 +116,21 @@ def fit_family(family: Family, path: pathlib.Path) -> None:
             file.write("\n")
 
 
-def fit_member(family: Family, scale: float) -> FSParameters:
+def fit_member(family: Family, scale: float, arguments: dict[str, Any]) -> FSParameters:
     """Fits f_s, and measures it over the domain and under Gaussian gate inputs."""
     low, high = family.domain
     f = scaled_function(family.activation, scale)
     fitted = fitting.fit(
         f, family.K, family.domain, weight=functools.partial(_weight, low=low, high=high),
-        spike_penalty=family.spike_penalty, input_distribution=SPIKES_UNDER, guard=True,
-        effort=FLAGS.effort, seed=FLAGS.seed, time_budget=np.inf, verbose=sys.stderr.isatty(),
+        input_distribution=SPIKES_UNDER, guard=True, time_budget=np.inf,
+        verbose=runner.showing(), **arguments,
         name=f"{family.activation}_k{family.K}_scale{scale:g}",
     )  # fmt: skip
     return dataclasses.replace(fitted, errors=_measured(fitted, f, family.domain))
 
 
 def scaled_function(activation: str, scale: float) -> Callable[[np.ndarray], np.ndarray]:
-    """f_s of an activation, as fs_neurons/families.py defines it."""
+    """f_s of an activation, as fs_neurons/neuron/families.py defines it."""
     f = fitting.as_function(activation)
     output = 1.0 if activation in BOUNDED else scale
     return lambda u: f(scale * u) / output
@@ -161,4 +161,4 @@ def _measured(
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

@@ -13,8 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,14 +20,13 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
+from experiments import paper, results, runner
 from fs_neurons import fitting
 from fs_neurons.files import params_dir, write_atomically
 from fs_neurons.neuron import FSParameters, relu_parameters
 from fs_neurons.neuron.sets import save
 
-# Gate inputs of the Swish neurons of EfficientNet-B7, Figure 5: mean and variance.
-GATE_INPUTS = (-0.112, 1.99)
-MAIN_REGION = (-2.0, 2.0)  # section 1.2.1
+GATE_INPUTS = paper.GATE_INPUTS["EfficientNet-B7"]  # of its Swish neurons
 WIDE = (-8.0, 12.0)
 SYMMETRIC = (-10.0, 10.0)
 # Weight of the main region: a quarter of the domain that counts as much as the rest together.
@@ -76,56 +73,87 @@ FIGURES = {
 FIGURE_K = {"6c": 16, "6d": 12}
 FIGURE_EFFORT = {"exact": 600_000, "bptt": 500}
 
-FLAGS = flags.FLAGS
-flags.DEFINE_list("set", [], "Shipped sets to fit, or 'all'.")
-flags.DEFINE_enum("figure", None, sorted(FIGURES), "Figure whose fits are made.")
-flags.DEFINE_string("function", None, "Keras activation, or leaky_relu_SLOPE.")
-flags.DEFINE_integer("K", 16, "Time steps.", lower_bound=1)
-flags.DEFINE_list("domain", [str(end) for end in WIDE], "LOW,HIGH of gate inputs.")
-flags.DEFINE_float("emphasis", 1.0, "Weight of [-2, 2], against 1 elsewhere.", lower_bound=0)
-flags.DEFINE_float("spike_penalty", 0.0, "Cost of a spike, as mean squared error.", lower_bound=0)
-flags.DEFINE_integer("bits", None, "Q: restrict T, h, d to 2^Q values.", lower_bound=1)
-flags.DEFINE_bool("guard", False, "Ask the response to saturate outside the domain.")
-flags.DEFINE_enum("method", "exact", sorted(fitting.EFFORT), "How to fit.")
-flags.DEFINE_integer("effort", None, "Evaluations, or gradient steps for bptt.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Seed of starts and moves.", lower_bound=0)
-flags.DEFINE_float("time_budget", 600.0, "Seconds per fit, at most.", lower_bound=0)
-flags.DEFINE_string("name", None, "Name of the set that is written; FUNCTION_kK when missing.")
-flags.DEFINE_string("output_dir", None, "Folder for the results; params when missing.")
+FLAGS = flags.FlagValues()
+flags.DEFINE_list("set", [], "Shipped sets to fit, or 'all'.", flag_values=FLAGS)
+flags.DEFINE_enum("figure", None, sorted(FIGURES), "Figure whose fits are made.", flag_values=FLAGS)
+flags.DEFINE_string("function", None, f"Keras activation, or {LEAKY}SLOPE.", flag_values=FLAGS)
+flags.DEFINE_integer("K", 16, "Time steps.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_list(
+    "domain", [str(end) for end in WIDE], "LOW,HIGH of gate inputs.", flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "emphasis", 1.0, "Weight of [-2, 2], against 1 elsewhere.", lower_bound=0, flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "spike_penalty", 0.0, "Cost of a spike, as mean squared error.", lower_bound=0,
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "bits", None, "Q: restrict T, h, d to 2^Q values.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_bool(
+    "guard", False, "Ask the response to saturate outside the domain.", flag_values=FLAGS
+)
+flags.DEFINE_enum("method", "exact", sorted(fitting.EFFORT), "How to fit.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "name", None, "Name of the set that is written; FUNCTION_kK when missing.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "output_dir", None, "Folder for the results; params when missing.", flag_values=FLAGS
+)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+def define_search_flags(values: flags.FlagValues) -> None:
+    """--effort, --seed and --time_budget, for `search_options`."""
+    flags.DEFINE_integer(
+        "effort", None, "Evaluations, or gradient steps for bptt.", lower_bound=1,
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer("seed", 0, "Seed of starts and moves.", lower_bound=0, flag_values=values)
+    flags.DEFINE_float(
+        "time_budget", 600.0, "Seconds per fit, at most.", lower_bound=0, flag_values=values
+    )
+
+
+def search_options(values: flags.FlagValues) -> dict[str, Any]:
+    """Arguments of `fitting.fit` that say how long and from where it searches."""
+    names = ("effort", "seed", "time_budget")
+    return {**{name: values[name].value for name in names}, "verbose": runner.showing()}
+
+
+define_search_flags(FLAGS)
+
+
+def main() -> None:
     names = list(SETS) if FLAGS.set == ["all"] else FLAGS.set
     if unknown := [name for name in names if name not in SETS]:
         raise app.UsageError(f"no shipped set {unknown[0]!r}: give {', '.join(SETS)} or all")
     if sum((bool(names), FLAGS.figure is not None, FLAGS.function is not None)) != 1:
         raise app.UsageError("give exactly one of --set, --figure and --function")
     output = pathlib.Path(FLAGS.output_dir) if FLAGS.output_dir else params_dir()
-    try:
-        if FLAGS.figure:
-            fit_figure(FLAGS.figure, output / "fits" / f"figure{FLAGS.figure}.json")
-        for name in names:
-            write_set(name, SETS[name], f"--set={name}", output)
-        if FLAGS.function:
-            name = FLAGS.name or f"{FLAGS.function}_k{FLAGS.K}"
-            write_set(name, _flag_values(), shlex.join(sys.argv[1:]), output)
-    except ValueError as error:
-        sys.exit(f"fit_parameters: {error}")
+    options = search_options(FLAGS)
+    if FLAGS.figure:
+        fit_figure(FLAGS.figure, output / "fits" / f"figure{FLAGS.figure}.json", options)
+    for name in names:
+        write_set(name, SETS[name], options, output)
+    if FLAGS.function:
+        name = FLAGS.name or f"{FLAGS.function}_k{FLAGS.K}"
+        write_set(name, _flag_values(), options, output)
 
 
-def write_set(name: str, arguments: dict[str, Any], flags_given: str, output: pathlib.Path) -> None:
+def write_set(
+    name: str, arguments: dict[str, Any], options: dict[str, Any], output: pathlib.Path
+) -> None:
     """Fits a set and writes it to output/NAME.json."""
     started = time.monotonic()
-    fitted = fit_set(name=name, **arguments)
-    command = f"python -m experiments.fit_parameters {flags_given}"
+    fitted = fit_set(name=name, **options, **arguments)
+    command = results.command()
     save(
         dataclasses.replace(fitted, source=f"{fitted.source}: {command}"),
         output / f"{name}.json",
         activation=arguments["function"],
         command=command,
-        seed=FLAGS.seed,
+        seed=options["seed"],
         seconds=round(time.monotonic() - started, 1),
         **{
             key: arguments[key]
@@ -148,13 +176,15 @@ def fit_set(
 ) -> FSParameters:
     """fitting.fit with the weight `emphasis` on [-2, 2], measured there and elsewhere."""
     f = as_function(function)
-    low, high = MAIN_REGION
+    low, high = paper.MAIN_REGION
     fitted = fitting.fit(
         f, K, domain, name=name, weight=lambda x: np.where((x >= low) & (x <= high), emphasis, 1.0),
         input_distribution=GATE_INPUTS,
-        **{"effort": FLAGS.effort, "seed": FLAGS.seed, "time_budget": FLAGS.time_budget, **arguments},
+        **arguments,
     )  # fmt: skip
-    errors = fitting.measure(fitted, f, domain, inside=MAIN_REGION, input_distribution=GATE_INPUTS)
+    errors = fitting.measure(
+        fitted, f, domain, inside=paper.MAIN_REGION, input_distribution=GATE_INPUTS
+    )
     return dataclasses.replace(fitted, errors=errors)
 
 
@@ -169,7 +199,7 @@ def as_function(name: str) -> str | Callable[[np.ndarray], np.ndarray]:
     return lambda x: np.where(x >= 0, x, slope * x)
 
 
-def fit_figure(figure: str, path: pathlib.Path) -> None:
+def fit_figure(figure: str, path: pathlib.Path, options: dict[str, Any]) -> None:
     """Fits every point of Figure 6B, 6C or 6D by both methods; written after each, in case of a kill."""
     function, domain, argument, values = FIGURES[figure]
     points: list[dict[str, Any]] = []
@@ -178,7 +208,7 @@ def fit_figure(figure: str, path: pathlib.Path) -> None:
             started = time.monotonic()
             fitted = fit_set(
                 f"figure {figure}", function, domain=domain, method=method,
-                effort=FLAGS.effort or FIGURE_EFFORT[method],
+                **{**options, "effort": options["effort"] or FIGURE_EFFORT[method]},
                 **{"K": FIGURE_K.get(figure), argument: value},
             )  # fmt: skip
             mse = fitted.errors["mse [{:g}, {:g}]".format(*domain)]
@@ -188,10 +218,9 @@ def fit_figure(figure: str, path: pathlib.Path) -> None:
                 **{key: [float(str(v)) for v in getattr(fitted, key)] for key in ("T", "h", "d")},
             })  # fmt: skip
             print(f"figure {figure}, {method}, {argument} = {value}: mean squared error {mse:.3g}")
-            command = f"python -m experiments.fit_parameters --figure={figure}"
             with write_atomically(path) as file:
                 json.dump(
-                    {"command": command, "seed": FLAGS.seed, "function": function, "domain": domain,
+                    {"command": results.command(), "seed": options["seed"], "function": function, "domain": domain,
                      "points": points}, file, indent=1,
                 )  # fmt: skip
                 file.write("\n")
@@ -207,4 +236,4 @@ def _flag_values() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

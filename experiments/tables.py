@@ -242,8 +242,9 @@ def shown(key: str, value: Any, decimals: int | None = None) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        if decimals is None:  # a value by itself
-            decimals = DECIMALS.get(key, max(decimals_of(key, [value]), 3))
+        if decimals is None:  # a value by itself: four digits
+            digits = 3 - math.floor(math.log10(abs(value))) if value else 0
+            decimals = DECIMALS.get(key, max(0, min(digits, MOST_DECIMALS)))
         text = f"{value:{'+' if key in SIGNED else ''},.{decimals}f}"
         return text.replace("-", "−")
     if isinstance(value, int):

@@ -4,8 +4,10 @@ from fs_neurons.backend.kernels import (
     bincount,
     compiled,
     fuse,
+    gather,
     kernels_left_out,
     outlived_its_trace,
+    with_float64,
     with_gradients,
     without_kernels,
 )
@@ -14,8 +16,10 @@ __all__ = [
     "bincount",
     "compiled",
     "fuse",
+    "gather",
     "kernels_left_out",
     "outlived_its_trace",
+    "with_float64",
     "with_gradients",
     "without_kernels",
 ]

@@ -50,11 +50,13 @@ class Distribution:
         """Whether this worker prints and writes."""
         return 0 in self.local
 
-    def scope(self) -> contextlib.AbstractContextManager:
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
         """In it models are made or loaded."""
         return contextlib.nullcontext()
 
-    def compiled(self, function: Callable[..., Any]) -> Callable[[Sequence[tuple]], list[Any]]:
+    def compiled(
+        self, function: Callable[..., Any]
+    ) -> Callable[[Sequence[tuple[Any, ...]]], list[Any]]:
         """`function` of tensors on all replicas of this worker at once.
 
         Returns:
@@ -130,17 +132,19 @@ class _Distributed(Distribution):
             reduce_retracing=True,
         )  # fmt: skip
 
-    def scope(self) -> contextlib.AbstractContextManager:
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
         return self.strategy.scope()
 
-    def compiled(self, function: Callable[..., Any]) -> Callable[[Sequence[tuple]], list[Any]]:
+    def compiled(
+        self, function: Callable[..., Any]
+    ) -> Callable[[Sequence[tuple[Any, ...]]], list[Any]]:
         import tensorflow as tf
 
         on_replicas = tf.function(
             lambda *args: self.strategy.run(function, args=args), autograph=False
         )
 
-        def run(batches: Sequence[tuple]) -> list[Any]:
+        def run(batches: Sequence[tuple[Any, ...]]) -> list[Any]:
             # Structures of the replicas' values, then one structure per replica.
             values = keras.tree.map_structure(lambda *parts: self._values(parts), *batches)
             with _lost_workers():

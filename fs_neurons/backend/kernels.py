@@ -81,13 +81,22 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def with_gradients() -> contextlib.AbstractContextManager:
+def with_gradients() -> contextlib.AbstractContextManager[Any]:
     """Where gradients are taken, even inside torch.no_grad()."""
     if keras.backend.backend() != "torch":
         return contextlib.nullcontext()
     import torch
 
     return torch.enable_grad()
+
+
+def with_float64() -> contextlib.AbstractContextManager[Any]:
+    """Where tensors may be float64: JAX makes float32 of them elsewhere."""
+    if keras.backend.backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.experimental.enable_x64()
 
 
 def bincount(codes: Any, bins: int) -> Any:
@@ -103,6 +112,15 @@ def bincount(codes: Any, bins: int) -> Any:
         return jnp.bincount(codes, length=bins)
     # PyTorch refuses codes below 0, such as those made of NaN, which the others leave out.
     return keras.ops.bincount(keras.ops.where(codes < 0, bins, codes), minlength=bins + 1)[:bins]
+
+
+def gather(table: Any, indices: Any) -> Any:
+    """Rows of a table (n, ...) at int32 indices 0, ..., n - 1, in one operation where the backend has one."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(table, indices)  # keras.ops.take adds ten for indices below 0
+    return keras.ops.take(keras.ops.convert_to_tensor(table), indices, axis=0)
 
 
 def outlived_its_trace(x: Any) -> bool:

@@ -32,13 +32,13 @@ from fs_neurons.calibration.candidates import Candidates
 from fs_neurons.calibration.corrections import every, offset_of, refit, rescale
 from fs_neurons.calibration.data import Inputs, batches, checked_inputs
 from fs_neurons.calibration.distributions import Prior, as_numpy_function
-from fs_neurons.calibration.input_statistics import input_statistics
 from fs_neurons.calibration.moments import NORMALIZED
 from fs_neurons.calibration.neurons import Neurons, choose_sets, fit_relu, is_relu
 from fs_neurons.calibration.pair import Pair
 from fs_neurons.calibration.progress import Progress
 from fs_neurons.calibration.refinement import refine_network
 from fs_neurons.calibration.settings import Settings
+from fs_neurons.calibration.statistics import input_statistics
 from fs_neurons.calibration.store import Store
 from fs_neurons.layers import record_spikes
 from fs_neurons.network import Site, graph

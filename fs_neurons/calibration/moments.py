@@ -15,14 +15,14 @@ import numpy as np
 from keras import ops
 
 # Measured on ResNets and EfficientNet-B0 at the inputs of their convolutions and pools.
-NEIGHBOURS, DISTANT = 0.5, 0.1
+NEIGHBOURS, DISTANT = 0.7, 0.2
 # Quadrature over a Gaussian, in standard deviations: the trapezoidal rule, which a kink hardly disturbs.
 NODES = np.linspace(-8.0, 8.0, 2049)
 DENSITY = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
 
 # Where statistics come from, best first; what is computed from several has the worst of theirs.
-NORMALIZED, PROPAGATED, ASSUMED, UNKNOWN = SOURCES = (
-    "batch normalization", "propagated", "assumed input", "unknown",
+NORMALIZED, PROPAGATED, WEIGHTED, ASSUMED, UNKNOWN = SOURCES = (
+    "batch normalization", "propagated", "propagated through weights", "assumed input", "unknown",
 )  # fmt: skip
 
 
@@ -45,13 +45,15 @@ class Moments:
     def channels(self) -> int:
         return len(self.mean)
 
-    def derived(self, mean: Any, variance: Any, axis: int | None = None) -> Moments:
+    def derived(
+        self, mean: Any, variance: Any, axis: int | None = None, source: str = PROPAGATED
+    ) -> Moments:
         """Statistics that were computed from these."""
         return Moments(
             np.asarray(mean, float),
             np.asarray(variance, float),
             self.axis if axis is None else axis,
-            _worst(PROPAGATED, self.source),
+            _worst(source, self.source),
         )
 
     def along(self, axis: int, shape: Sequence[int]) -> Moments:
@@ -184,6 +186,7 @@ def weighted(x: Moments, kernel: np.ndarray, bias: Any, axis: int) -> Moments:
         np.einsum("gi,gio->go", mean, summed).ravel() + bias,
         np.einsum("gi,gio->go", variance, spread).ravel(),
         axis,
+        WEIGHTED,
     )
 
 

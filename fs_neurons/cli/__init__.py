@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fs_neurons.cli.arguments import COMMANDS, PROGRAM, parse
-from fs_neurons.cli.errors import CommandError, UsageError, one_line
+from fs_neurons.cli.errors import CommandError, UsageError, one_line, with_flags
 
 __all__ = ["COMMANDS", "FAILED", "INTERRUPTED", "OK", "WRONG_USAGE", "main", "run"]
 
@@ -49,7 +49,7 @@ def run() -> None:
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    print(f"{PROGRAM}: warning: {one_line(message)}", file=sys.stderr)
+    print(f"{PROGRAM}: warning: {with_flags(one_line(message))}", file=sys.stderr)
 
 
 def _complain(error: Any, code: int) -> int:

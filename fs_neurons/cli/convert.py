@@ -29,11 +29,13 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def choices(parsed: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of fs.convert that the flags of `arguments._sets` stand for."""
+    """The arguments of fs.convert that the flags of `flags.add_sets` stand for."""
     return {
         "quality": parsed.quality,
         "keep": parsed.keep,
-        "unsupported": "keep" if parsed.keep_unsupported else "raise",
+        "keep_layers": parsed.keep_layers,
+        "unsupported": parsed.unsupported,
+        "convert_outputs": parsed.convert_outputs,
         "fold_batch_norm": parsed.fold_batch_norm,
     }
 

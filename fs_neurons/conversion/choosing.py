@@ -21,6 +21,7 @@ from fs_neurons.neuron.sets import (
     as_parameters,
     canonical_name,
     for_activation,
+    is_registered,
     registered,
 )
 
@@ -77,6 +78,13 @@ class Sets:
                 self.used.add(name)
                 return parameters
         return for_activation(site.activation, self.quality)
+
+    def is_given(self, site: Site) -> bool:
+        """Whether the caller chose the set of a site, as an argument or by `register`."""
+        names = {site.activation, base_name(site.activation)}
+        if site.max_value == RELU6_MAX:
+            names.add("relu6")
+        return any(name in self.given or is_registered(name) for name in names)
 
     def _saturating(self, site: Site, top: float) -> FSParameters:
         """The set for a ReLU with a largest value: its own, or FS-ReLU with alpha there."""

@@ -1,6 +1,7 @@
 """The layer-substitution pass: every activation of a trained Keras model becomes a layer of FS-neurons.
 
-    snn = convert(model)                                      # the paper's setting
+    snn = convert(model)                                      # ranges from the model's own weights
+    snn = convert(model, quality="paper")                     # the published sets and setting
     snn = convert(model, relu=relu_parameters(K=6, alpha=10), swish="my_swish.json")
     print(conversion_report(snn))                             # which site became what
     snn = convert(model, calibration_data=images, steps=5)    # fitted to the model's own inputs
@@ -19,11 +20,14 @@ from collections.abc import Collection
 from typing import Any
 
 import keras
+import numpy as np
 
 from fs_neurons.calibration import Settings, calibrate
+from fs_neurons.calibration.selection import Selection
 from fs_neurons.conversion.choosing import Sets, fitted, kept_sites, listing, refusal
 from fs_neurons.conversion.folding import fold
-from fs_neurons.layers import fs_layer
+from fs_neurons.conversion.without_data import select, statistics_of, warn_of_outside
+from fs_neurons.layers import FSActivation, fs_layer
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.rewriting import Rewriter
 from fs_neurons.network.sites import Site, checked_sites
@@ -36,7 +40,7 @@ UNSUPPORTED = ("raise", "keep", "fit")
 def convert(
     model: keras.Model,
     *,
-    quality: str = "paper",
+    quality: str = "accurate",
     keep: Collection[str] = (),
     keep_layers: Collection[str] = (),
     unsupported: str = "raise",
@@ -55,8 +59,9 @@ def convert(
 
     Args:
         model: Sequential or functional, with nested models of either kind; built.
-        quality: which parameter sets to take: "paper" for the published ones, "accurate" for the
-            fitted ones, "sparse" for those with the fewest spikes; see `parameters.for_activation`.
+        quality: which parameters to take: "accurate" for the fitted ones, whose ranges are told from the
+            model's own weights, channel by channel; "sparse" for such with fewer spikes; "paper" for the
+            published sets, one for each activation, which is what the paper's tables use.
         keep: names of activations that stay as they are, such as ("sigmoid", "relu6").
         keep_layers: names of layers whose activation stays, as `find_sites` has them: "block/conv".
         unsupported: what to do about activations that have no parameter set or sit where they can't
@@ -70,8 +75,9 @@ def convert(
             them: an array (a list or dictionary of them for several inputs) or an iterable over
             batches. Fits every site to its own gate inputs and the weights of the layers in between to
             what these gave before; see `calibration`. 500 to 1,000 images do.
-        steps: K of all calibrated sites; that of the uncalibrated sets when missing.
-        granularity: whether calibrated sites get their range, or parameter set, per "channel" or per "layer".
+        steps: K of all calibrated sites, that of the uncalibrated sets when missing; without data, the
+            largest K that a site may have.
+        granularity: whether calibrated sites get their range or set per "channel" or per "layer".
         spike_penalty: what a spike costs in calibration, relative to the squared error of its site;
             0.01 to 0.1 save spikes at little cost.
         target_spikes: spikes per neuron that calibration is to reach, by the least such penalty.
@@ -103,6 +109,7 @@ def convert(
             raise TypeError(f"{name} must be a list of names, got {names!r}")
     checked_sites(model)
     idle = idle_layers(model)
+    statistics = None if calibrated else statistics_of(model)  # folding loses them
     if fold_batch_norm:
         model = _folded(model)
     every = checked_sites(model)
@@ -130,13 +137,34 @@ def convert(
     if calibrated is not None:
         return calibrate(model, parameters_of, calibration_data, calibrated, verbose)
 
-    def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
-        parameters = parameters_of.get(site)
-        if parameters is None:
-            return None
-        return fs_layer(parameters, site.activation, name=name, dtype=dtype)
+    selected: dict[Site, Selection] = {}
+    if quality != "paper":
+        free = {site: x for site, x in parameters_of.items() if not sets.is_given(site)}
+        selected = select(statistics, free, quality, steps)
+    chosen = parameters_of | {site: selected[site].parameters for site in selected}
+    scales: list[tuple[FSActivation, np.ndarray]] = []
 
-    return Rewriter(replacement).rewrite(model)
+    def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
+        if site not in chosen:
+            return None
+        selection = selected.get(site)
+        per_channel = selection is not None and selection.scale is not None
+        layer = fs_layer(
+            chosen[site], site.activation, per_channel=per_channel,
+            axis=selection.axis if selection else -1, name=name, dtype=dtype,
+        )  # fmt: skip
+        if selection is not None and selection.scale is not None:
+            scales.append((layer, selection.scale))
+        return layer
+
+    snn = Rewriter(replacement).rewrite(model)
+    for layer, scale in scales:
+        layer.scale.assign(scale)
+    covered = {
+        s: x for s, x in chosen.items() if not (s in selected and selected[s].scale is not None)
+    }
+    warn_of_outside(statistics, covered, stacklevel=2)
+    return snn
 
 
 def _nothing_to_convert(
@@ -170,10 +198,10 @@ def _calibration_settings(data: Any, activations: dict[str, Any], **arguments: A
     """Settings of a calibration; None where there is none. Refuses what would be ignored."""
     settings = Settings(**arguments)
     if data is None:
-        if settings != Settings():
+        if settings != Settings(steps=settings.steps):
             raise ValueError(
-                "steps, granularity, spike_penalty, target_spikes and correction are settings of a"
-                " calibration: give calibration_data as well, or relu=fs.relu_parameters(K, alpha)"
+                "granularity, spike_penalty, target_spikes and correction are settings of a calibration:"
+                " give calibration_data as well"
             )
         return None
     if activations:

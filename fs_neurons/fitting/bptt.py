@@ -42,9 +42,7 @@ class _Pass(NamedTuple):
     s: np.ndarray
 
 
-def search(
-    problem: Problem, K: int, steps: int, rng: np.random.Generator
-) -> Iterator[tuple[int, State]]:
+def search(problem: Problem, K: int, steps: int, seed: int) -> Iterator[tuple[int, State]]:
     """Trains RESTARTS neurons at once.
 
     Initial values are drawn from U(-1, 1) for T, U(-1, 0) for h and U(-0.5, 1) for d. On a grid,
@@ -54,37 +52,54 @@ def search(
         problem: what is fitted.
         K: number of time steps.
         steps: number of gradient steps.
-        rng: numpy Generator.
+        seed: of the random numbers.
 
     Yields:
         (steps so far, best state so far), after every step.
     """
+    rng = np.random.default_rng(seed)
     samples = _sample(problem)
     low, high = np.array([-1, -1, -0.5]), np.array([1, 0, 1])
-    values = rng.uniform(low, high, (K, RESTARTS, 3)).transpose(2, 0, 1).astype(np.float32)
+    values = (low + (high - low) * rng.random((K, RESTARTS, 3))).transpose(2, 0, 1)
+    values = np.ascontiguousarray(values, np.float32)
     mean, square = np.zeros_like(values), np.zeros_like(values)
     best = State(np.zeros(K), np.zeros(K), np.zeros(K), np.full(1, np.inf))
+    mean_left, square_left = 1.0, 1.0  # what the zeros at the start still weigh
     for step in range(1, steps + 1):
         run = _forward(samples.x, *values)
-        rounded = snap(problem, values.astype(float))
+        rounded = _on_grid(problem, values.astype(float))
         result = run if problem.step == 0 else _forward(samples.x, *rounded.astype(np.float32))
         losses = _objective(problem, samples, result)
         winner = int(np.argmin(losses))
         if losses[winner] < best.loss[0]:
-            T, h, d = rounded[:, :, winner]
+            T, h, d = np.ascontiguousarray(rounded[:, :, winner])
             best = State(T, h, d, losses[winner : winner + 1])
-        gradient = _backward(problem, samples, values, run, rng.uniform(*PENALTIES))
+        gradient = _backward(problem, samples, values, run, _between(rng, PENALTIES))
         mean += (1 - MOMENTUM) * (gradient - mean)
         square += (1 - SQUARES) * (gradient**2 - square)
-        rate = rng.uniform(*LEARNING_RATES) / (1 - MOMENTUM**step)
-        values -= np.float32(rate) * mean / (np.sqrt(square / np.float32(1 - SQUARES**step)) + TINY)
+        mean_left *= MOMENTUM
+        square_left *= SQUARES
+        rate = np.float32(_between(rng, LEARNING_RATES) / (1 - mean_left))
+        values -= rate * mean / (np.sqrt(square / np.float32(1 - square_left)) + TINY)
         yield step, best
 
 
+def _between(rng: np.random.Generator, ends: tuple[float, float]) -> float:
+    return ends[0] + (ends[1] - ends[0]) * rng.random()
+
+
+def _on_grid(problem: Problem, values: np.ndarray) -> np.ndarray:
+    """The values closest to these that T, h and d may take."""
+    if problem.step == 0.0:
+        return values
+    steps = np.rint((np.clip(values, -problem.bound, problem.bound) + problem.bound) / problem.step)
+    return steps * problem.step - problem.bound
+
+
 def _sample(problem: Problem) -> _Samples:
-    edges = np.linspace(problem.low, problem.high, SAMPLES + 1)
-    columns = (np.diff(np.interp(edges, problem.grid, column)) for column in problem.tables.T)
-    weight, weight_f, density = columns
+    edges = problem.low + np.arange(SAMPLES + 1) * ((problem.high - problem.low) / SAMPLES)
+    cells = problem.tables[:, 3:].reshape(SAMPLES, -1, 3)
+    weight, weight_f, density = sum(cells.transpose(1, 2, 0))  # in an order that is given
     f = weight_f / np.maximum(weight, np.finfo(float).tiny)
     x = (edges[1:] + edges[:-1]) / 2
     return _Samples(*(part.astype(np.float32) for part in (x, f, weight, density)))
@@ -107,8 +122,8 @@ def _forward(x: np.ndarray, T: np.ndarray, h: np.ndarray, d: np.ndarray) -> _Pas
 
 def _objective(problem: Problem, samples: _Samples, run: _Pass) -> np.ndarray:
     """Error + spike_penalty * spikes of every restart."""
-    error = (run.y - samples.f) ** 2 @ samples.weight
-    return error + problem.spike_penalty * (run.z @ samples.density).sum(axis=0)
+    error = ((run.y - samples.f) ** 2 * samples.weight).sum(axis=1)
+    return error + problem.spike_penalty * (run.z.sum(axis=0) * samples.density).sum(axis=1)
 
 
 def _backward(

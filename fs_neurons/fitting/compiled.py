@@ -26,8 +26,8 @@ def compiled(function: _Function) -> _Function:
         dispatcher = numba.njit(cache=True)(function)
     except RuntimeError:  # neither the source's folder nor the user's can be written to
         return numba.njit(function)
-    index = dispatcher._cache._cache_file
-    index._source_stamp = (index._source_stamp, _digest())
+    index = dispatcher._cache._cache_file  # noqa: SLF001
+    index._source_stamp = (index._source_stamp, _digest())  # noqa: SLF001
     return dispatcher
 
 

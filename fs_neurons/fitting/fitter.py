@@ -11,7 +11,8 @@ The exact method minimises
     integral of weight (f - response)^2 + spike_penalty * expected number of spikes
 
 whose value, gradient and best d are computed without approximation: see `staircase`. It draws many
-coarse-to-fine starts, descends from each, anneals the best of them and polishes the winner: `search`.
+coarse-to-fine starts, descends from each, anneals the best of them and polishes the winner: see `search`.
+All arithmetic is the same on every processor: see `portable`, and `problem` for the function's values.
 
 Reference: Stöckl and Maass, 2022, sections 1.2.1 and 1.5.
 """
@@ -23,22 +24,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from keras.utils import Progbar
 
 from fs_neurons.fitting import bptt, search
 from fs_neurons.fitting.functions import Density, Function, as_function
 from fs_neurons.fitting.measuring import describe_out_of_range, measure
 from fs_neurons.fitting.portable import new_random
-from fs_neurons.fitting.problem import FAR, Problem, build_problem
+from fs_neurons.fitting.problem import build_problem
 from fs_neurons.fitting.search import State
-from fs_neurons.fitting.staircase import (
-    MAX_INTERVALS,
-    MAX_STEPS,
-    enumerate_intervals,
-    new_staircase,
-)
+from fs_neurons.fitting.settling import settled
+from fs_neurons.fitting.staircase import MAX_STEPS
 from fs_neurons.neuron import FSParameters
 
-EFFORT = {"exact": 2_000_000, "bptt": 2_000}
+# Half a minute on one slow core, so that the default time budget does not decide.
+EFFORT = {"exact": 1_000_000, "bptt": 2_000}
 MAX_BITS = 24  # a float32 tells no more values apart
 # Weight of either side beyond the domain, against that of the domain, equal for every factor of two.
 DEFAULT_GUARD = 0.05
@@ -64,9 +63,9 @@ def fit(
 ) -> FSParameters:
     """Fits an FS-neuron to a function.
 
-    The same arguments give the same result as long as the time budget isn't reached: `effort` says
-    what is done, `time_budget` only ends it early. So does an interrupt (Ctrl-C). Either way the best
-    found so far is returned.
+    The same arguments give the same T, h and d on every processor, bit for bit, as long as the time
+    budget isn't reached: `effort` says what is done, `time_budget` only ends it early. So does an
+    interrupt (Ctrl-C). Either way the best found so far is returned.
 
     Args:
         function: name of a Keras activation, a function of a float64 array, or samples (x, y) with
@@ -83,10 +82,10 @@ def fit(
             either side, where the domain has 1; True means 0.05.
         starts: sets of K steps to start from, besides random ones; for the exact method.
         method: "exact", or "bptt" for the paper's backpropagation through time.
-        effort: evaluations of the objective (exact, 2,000,000 when missing) or gradient steps of
+        effort: evaluations of the objective (exact, 1,000,000 when missing) or gradient steps of
             100 neurons trained at once (bptt, 2,000 when missing).
         seed: of random starts and moves.
-        time_budget: in seconds.
+        time_budget: in seconds, not counting the compilation when it is used for the first time.
         name: of the result.
         verbose: shows a progress bar.
 
@@ -110,11 +109,12 @@ def fit(
     )
     effort = EFFORT[method] if effort is None else effort
     if method == "exact":
+        search.prepare(problem)
         states = [search.new_state(start.T, start.h) for start in starts]
         progress = search.search(problem, K, states, effort, new_random(seed))
     else:
         progress = bptt.search(problem, K, effort, seed)
-    best = _settled(_run(progress, effort, time_budget, verbose), problem)
+    best = settled(_run(progress, effort, time_budget, verbose), problem)
     fitted = FSParameters(best.T, best.h, best.d, name=name)
     low, high = map(float, domain)
     return FSParameters(
@@ -127,27 +127,6 @@ def fit(
         out_of_range=describe_out_of_range(fitted, (low, high)),
         errors=measure(fitted, function, (low, high), input_distribution=input_distribution),
     )
-
-
-def _settled(best: State, problem: Problem) -> State:
-    """Makes the response keep its value below the range of the fit, which it needs not do by itself.
-
-    A step that fires everywhere in the range may as well have a threshold far below it. One that
-    fires nowhere is switched off, lest it fires beyond. On the range the response stays the same.
-    """
-    if problem.step > 0.0:
-        return best
-    settled = best.copy()
-    stairs = new_staircase(len(best.T), MAX_INTERVALS)
-    n = enumerate_intervals(best.T, best.h, problem.grid[0], problem.grid[-1], stairs)
-    always = int(np.bitwise_and.reduce(stairs.spikes[0, :n]))
-    ever = int(np.bitwise_or.reduce(stairs.spikes[0, :n]))
-    for t in range(len(best.T)):
-        if (always >> t) & 1:
-            settled.T[t] = problem.grid[0] - FAR
-        elif not (ever >> t) & 1:
-            settled.T[t], settled.h[t], settled.d[t] = problem.grid[-1] + FAR, 0.0, 0.0
-    return settled
 
 
 def _run(
@@ -171,8 +150,6 @@ def _run(
 
 
 def _progress_bar(effort: int) -> Callable[[int, State], None]:
-    from keras.utils import Progbar
-
     bar = Progbar(effort, stateful_metrics=["objective"])
     return lambda done, best: bar.update(min(done, effort), [("objective", float(best.loss[0]))])
 
@@ -181,9 +158,17 @@ def _progress_bar(effort: int) -> Callable[[int, State], None]:
 
 
 def _check(
-    K: Any, domain: Any, spike_penalty: Any, bits: Any, guard: Any, starts: Any, method: Any,
-    effort: Any, seed: Any, time_budget: Any,
-) -> None:  # fmt: skip
+    K: Any,
+    domain: Any,
+    spike_penalty: Any,
+    bits: Any,
+    guard: Any,
+    starts: Any,
+    method: Any,
+    effort: Any,
+    seed: Any,
+    time_budget: Any,
+) -> None:
     if not (_is_integer(K) and 1 <= K <= MAX_STEPS):
         raise ValueError(f"K must be a number of time steps, 1 to {MAX_STEPS}, got {K!r}")
     if len(domain) != 2 or not np.isfinite(domain).all() or not domain[0] < domain[1]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
+
+from fs_neurons.backend import with_float64
 
 Function = str | Callable[[np.ndarray], Any] | tuple[Any, Any]
 Density = Callable[[np.ndarray], Any] | tuple[float, float]
@@ -39,8 +41,6 @@ def as_function(function: Function) -> Callable[[np.ndarray], Any]:
 
 
 def _keras_activation(name: str) -> Callable[[np.ndarray], np.ndarray]:
-    import keras
-
     try:
         activation = keras.activations.get(name)
     except ValueError as error:
@@ -49,20 +49,11 @@ def _keras_activation(name: str) -> Callable[[np.ndarray], np.ndarray]:
         ) from error
 
     def in_float64(x: np.ndarray) -> np.ndarray:
-        with _float64_allowed(keras.backend.backend()):
+        with with_float64():
             tensor = keras.ops.convert_to_tensor(x, dtype="float64")
             return keras.ops.convert_to_numpy(activation(tensor))
 
     return in_float64
-
-
-def _float64_allowed(backend: str) -> contextlib.AbstractContextManager[Any]:
-    """Where the backend computes in float64: JAX does not unless it is told to."""
-    if backend != "jax":
-        return contextlib.nullcontext()
-    import jax
-
-    return jax.experimental.enable_x64()
 
 
 def as_density(distribution: Density | None) -> Callable[[np.ndarray], Any]:

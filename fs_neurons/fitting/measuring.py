@@ -9,8 +9,8 @@ from fs_neurons.fitting.staircase import enumerate_intervals, new_staircase
 from fs_neurons.neuron import FSParameters
 
 GRID_POINTS = 400_001
-# A description needs the intervals outside the domain: 16 to start with, and no more than these.
-FEWEST_INTERVALS, MOST_INTERVALS = 16, 2**20
+# Intervals outside the domain that are described; buffers start small and grow.
+FEWEST_INTERVALS, MOST_INTERVALS = 16, 2**18
 
 
 def measure(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fs_neurons.fitting.compiled import compiled
 from fs_neurons.fitting.portable import bell, integer, uniform
+from fs_neurons.fitting.problem import Problem
 from fs_neurons.fitting.staircase import snap
 
 MOVES = 8
@@ -12,14 +15,14 @@ FIRST_OCTAVE, LAST_OCTAVE = 2, 15
 
 
 @compiled
-def fraction(random, first, last):
+def fraction(random: np.ndarray, first: int, last: int) -> float:
     """A random fraction from 2^-(last + 1) to 2^-first, equally often in every octave."""
     octave = first + integer(random, last - first + 1)
     return (1.0 + uniform(random)) / (2 << octave)
 
 
 @compiled
-def _move_entry(x, s, t):
+def _move_entry(x: np.ndarray, s: int, t: int) -> None:
     """Takes entry s out and puts it in at t."""
     moved = x[s]
     step = 1 if t > s else -1
@@ -29,12 +32,14 @@ def _move_entry(x, s, t):
 
 
 @compiled
-def _swap(x, s, t):
+def _swap(x: np.ndarray, s: int, t: int) -> None:
     x[s], x[t] = x[t], x[s]
 
 
 @compiled
-def propose(problem, T, h, d, random):
+def propose(
+    problem: Problem, T: np.ndarray, h: np.ndarray, d: np.ndarray, random: np.ndarray
+) -> None:
     """Changes T, h (and d, which matters on a grid only) by one random move."""
     K = len(T)
     reach = problem.high - problem.low
@@ -75,7 +80,7 @@ def propose(problem, T, h, d, random):
 
 
 @compiled
-def coarse_to_fine(problem, T, h, random):
+def coarse_to_fine(problem: Problem, T: np.ndarray, h: np.ndarray, random: np.ndarray) -> None:
     """A random start: resets that fall geometrically, and thresholds below them.
 
     Half of the starts handle gate inputs above a random point first, those below it afterwards, as

@@ -26,7 +26,7 @@ def new_random(seed: int) -> np.ndarray:
 
 
 @compiled
-def next_bits(random):
+def next_bits(random: np.ndarray) -> np.uint64:
     """64 random bits."""
     random[0] += _GOLDEN
     z = random[0]
@@ -36,19 +36,19 @@ def next_bits(random):
 
 
 @compiled
-def uniform(random):
+def uniform(random: np.ndarray) -> float:
     """Uniform on [0, 1)."""
     return np.float64(next_bits(random) >> np.uint64(11)) * 2.0**-53
 
 
 @compiled
-def integer(random, n):
+def integer(random: np.ndarray, n: int) -> int:
     """One of 0, ..., n - 1."""
     return int(uniform(random) * n)
 
 
 @compiled
-def bell(random):
+def bell(random: np.ndarray) -> float:
     """Mean 0, variance 1, at most 3.5: four uniform numbers added up, nearly Gaussian."""
     bits = next_bits(random)
     total = np.int64(0)
@@ -59,7 +59,7 @@ def bell(random):
 
 
 @compiled
-def logarithm(x):
+def logarithm(x: float) -> float:
     """Natural logarithm of x > 0, to 1e-15 or so."""
     mantissa, exponent = math.frexp(x)
     if mantissa < SQRT_HALF:

@@ -133,7 +133,9 @@ def _rounded(y: np.ndarray) -> np.ndarray:
     largest = float(np.max(np.abs(y)))
     if largest == 0.0:
         return y
-    unit = math.ldexp(1.0, math.frexp(largest)[1] - ROUNDING_BITS)
+    # A little less, since many functions have a power of two as their maximum, or just below it.
+    exponent = math.frexp(largest * (1.0 - 2.0**-20))[1]
+    unit = math.ldexp(1.0, exponent - ROUNDING_BITS)
     return np.rint(y / unit) * unit
 
 

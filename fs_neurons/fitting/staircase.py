@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fs_neurons.fitting.compiled import compiled
+from fs_neurons.fitting.problem import Problem
 
 MAX_STEPS = 62  # spike trains are bits of an int64
 MAX_INTERVALS = 4096
@@ -54,7 +55,7 @@ class Staircase(NamedTuple):
 
 
 @compiled
-def new_staircase(K, intervals):
+def new_staircase(K: int, intervals: int) -> Staircase:
     """Buffers for K steps and so many intervals."""
     size = 2 * intervals  # a step makes two of each at most
     return Staircase(
@@ -67,7 +68,9 @@ def new_staircase(K, intervals):
 
 
 @compiled
-def enumerate_intervals(T, h, low, high, stairs):
+def enumerate_intervals(
+    T: np.ndarray, h: np.ndarray, low: float, high: float, stairs: Staircase
+) -> int:
     """Fills row 0 of `stairs` with the intervals of [low, high); returns their number.
 
     Returns 0 where there would be more than the buffers are made for, or T or h is not finite.
@@ -101,7 +104,7 @@ def enumerate_intervals(T, h, low, high, stairs):
                 new_spikes[to], new_offset[to] = spikes[i] | bit, before + reset
                 to += ONE
             left = right
-        n = int(to)
+        n = np.int64(to)
         new_edge[n] = high
         if n > limit:
             return 0
@@ -109,7 +112,7 @@ def enumerate_intervals(T, h, low, high, stairs):
 
 
 @compiled
-def list_steps(train, steps):
+def list_steps(train: np.uint64, steps: np.ndarray) -> int:
     """Writes the steps that fire, ascending, to `steps` and returns their number."""
     count = 0
     while train:
@@ -121,7 +124,7 @@ def list_steps(train, steps):
 
 
 @compiled
-def _cell(problem, x):
+def _cell(problem: Problem, x: float) -> tuple[np.uint64, float]:
     """Cell of the grid in which x lies, and how far into it, from 0 to 1."""
     position = (x - problem.low) * problem.cells_per_unit
     if 0.0 <= position < problem.cells:
@@ -131,7 +134,7 @@ def _cell(problem, x):
 
 
 @compiled
-def _cell_beyond(problem, x):
+def _cell_beyond(problem: Problem, x: float) -> tuple[np.uint64, float]:
     """As `_cell`, for an x at or beyond the ends of the domain."""
     grid = problem.grid
     first, last = 0, len(grid) - 1
@@ -145,7 +148,7 @@ def _cell_beyond(problem, x):
 
 
 @compiled
-def _normal_equations(problem, stairs, n):
+def _normal_equations(problem: Problem, stairs: Staircase, n: int) -> float:
     """Fills the lower triangle of `stairs.system` and returns the spikes.
 
     With A[s, t] the integral of weight z(s) z(t), plus RIDGE on the diagonal, b[t] that of weight f z(t)
@@ -186,7 +189,7 @@ def _normal_equations(problem, stairs, n):
 
 
 @compiled
-def _eliminate(system):
+def _eliminate(system: np.ndarray) -> float:
     """Gaussian elimination in the lower triangle, from the last row up: what is left is the error."""
     for k in range(len(system) - 1, 0, -1):
         pivot = system[k]
@@ -200,7 +203,7 @@ def _eliminate(system):
 
 
 @compiled
-def _substitute(system, d):
+def _substitute(system: np.ndarray, d: np.ndarray) -> None:
     """The best d, after `_eliminate`."""
     for t in range(len(d)):
         rest = system[t + 1, 0]
@@ -210,7 +213,7 @@ def _substitute(system, d):
 
 
 @compiled
-def snap(problem, x):
+def snap(problem: Problem, x: float) -> float:
     """The value closest to the number x that T, h and d may take."""
     if problem.step == 0.0:
         return x
@@ -219,7 +222,7 @@ def snap(problem, x):
 
 
 @compiled
-def _rest(normal, d, t):
+def _rest(normal: np.ndarray, d: np.ndarray, t: int) -> float:
     """b[t] minus what the other steps contribute to it."""
     rest = normal[t + 1, 0]
     for s in range(len(d)):
@@ -229,7 +232,7 @@ def _rest(normal, d, t):
 
 
 @compiled
-def _error_of(normal, d):
+def _error_of(normal: np.ndarray, d: np.ndarray) -> float:
     """d'Ad - 2 b'd + c."""
     error = normal[0, 0]
     for t in range(len(d)):
@@ -239,7 +242,7 @@ def _error_of(normal, d):
 
 
 @compiled
-def _best_on_grid(problem, normal, d):
+def _best_on_grid(problem: Problem, normal: np.ndarray, d: np.ndarray) -> float:
     """Improves d, on the grid, one entry at a time until none can be; returns the error."""
     for t in range(len(d)):
         d[t] = snap(problem, d[t])
@@ -257,7 +260,14 @@ def _best_on_grid(problem, normal, d):
 
 
 @compiled
-def objective(problem, T, h, d, stairs, gradient):
+def objective(
+    problem: Problem,
+    T: np.ndarray,
+    h: np.ndarray,
+    d: np.ndarray,
+    stairs: Staircase,
+    gradient: np.ndarray,
+) -> tuple[float, float, float]:
     """The objective with the best d for given T and h.
 
     Args:
@@ -296,7 +306,9 @@ def objective(problem, T, h, d, stairs, gradient):
 
 
 @compiled
-def _gradient(problem, stairs, n, d, gradient):
+def _gradient(
+    problem: Problem, stairs: Staircase, n: int, d: np.ndarray, gradient: np.ndarray
+) -> None:
     """Moving a cut x = T(t) + sum of h(j) z(j) exchanges the error and spikes on either side."""
     tables, grid, fired = problem.tables, problem.grid, stairs.fired
     edge, trains = stairs.edge[0], stairs.spikes[0]

@@ -77,9 +77,9 @@ class FSActivation(keras.layers.Layer):
 
     @parameters.setter
     def parameters(self, parameters: NeuronParameters) -> None:
-        self._fs_parameters = parameters
+        self._fs_parameters: NeuronParameters = parameters
 
-    def build(self, input_shape: tuple) -> None:
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         if isinstance(self.parameters, ChannelParameters):
             expected = self.parameters.channels
             rank = len(input_shape)
@@ -126,7 +126,7 @@ class FSActivation(keras.layers.Layer):
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         return previous_mask if self.passes_mask else None
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
     def compute_output_spec(self, x: Any) -> keras.KerasTensor:
@@ -211,7 +211,9 @@ class FSReLU(FSActivation):
             TypeError: when set to what is no FSParameters.
             ValueError: when set to parameters that are not binary coded, which K and alpha can't describe.
         """
-        return self._fs_parameters
+        parameters = self._fs_parameters
+        assert isinstance(parameters, FSParameters)  # the setter takes nothing else
+        return parameters
 
     @parameters.setter
     def parameters(self, parameters: NeuronParameters) -> None:

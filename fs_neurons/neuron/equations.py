@@ -18,8 +18,9 @@ temporal coding with two spikes", 2022.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -136,7 +137,8 @@ def closed_count(x: Any, rows: Rows) -> Any:
     return shift(n * 0x01010101, 24)
 
 
-class Form(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Form:
     """How response and number of spikes are computed, as functions of gate inputs and `Rows`."""
 
     response: Callable[[Any, Rows], Any]

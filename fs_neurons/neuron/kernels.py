@@ -191,14 +191,16 @@ def run_fused(
 
 
 @functools.lru_cache(maxsize=MOST_KERNELS)
-def _kernel(function: Callable[..., Any], form: Form, K: int, ranks: tuple[int, ...]) -> Callable:
+def _kernel(
+    function: Callable[..., Any], form: Form, K: int, ranks: tuple[int, ...]
+) -> Callable[..., Any]:
     def on_rows(x: Any, T: Any, h: Any, d: Any, *others: Any) -> Any:
         return function(form, x, Rows(T[:, :, None], h[:, :, None], d[:, :, None]), *others)
 
     return fuse(on_rows, [(None,) * 4, *[(K, None)] * 3, *((None,) * rank for rank in ranks)])
 
 
-def _blocks(shape: Any, axis: int | None, per_image: bool) -> tuple:
+def _blocks(shape: Any, axis: int | None, per_image: bool) -> tuple[Any, ...]:
     """(images, before, channels, behind) of gate inputs."""
     first = int(per_image)
     if axis is None:
@@ -314,8 +316,7 @@ def _with_surrogate(
 ) -> Any:
     """y, which was computed from x without gradient, with the gradient of the surrogate."""
 
-    @ops.custom_gradient
-    def attached(x: Any, y: Any) -> tuple[Any, Callable]:
+    def attached(x: Any, y: Any) -> tuple[Any, Callable[..., Any]]:
         def backward(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
             if upstream is None:
                 (upstream,) = args
@@ -323,14 +324,13 @@ def _with_surrogate(
 
         return y, backward
 
-    return attached(x, y)
+    return ops.custom_gradient(attached)(x, y)
 
 
 def _with_scaled_surrogate(
     x: Any, scale: Any, y: Any, parameters: NeuronParameters, axis: int
 ) -> Any:
-    @ops.custom_gradient
-    def attached(x: Any, scale: Any, y: Any) -> tuple[Any, Callable]:
+    def attached(x: Any, scale: Any, y: Any) -> tuple[Any, Callable[..., Any]]:
         def backward(*args: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
             if upstream is None:
                 (upstream,) = args
@@ -340,4 +340,4 @@ def _with_scaled_surrogate(
 
         return y, backward
 
-    return attached(x, scale, y)
+    return ops.custom_gradient(attached)(x, scale, y)

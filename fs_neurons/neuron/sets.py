@@ -36,6 +36,7 @@ _ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
 # needed. An option that isn't an activation's default is part of its name: LeakyReLU(negative_slope=0.3)
 # is "leaky_relu(negative_slope=0.3)", while "leaky_relu" alone is the function with its default of 0.2.
 _registry: dict[str, dict[str, FSParameters | str]] = {
+    "own": {},  # of `register`
     "paper": {
         "relu": relu_parameters(),
         "relu6": relu_parameters(alpha=RELU6_MAX),
@@ -43,6 +44,7 @@ _registry: dict[str, dict[str, FSParameters | str]] = {
         "sigmoid": "sigmoid_k12_paper",
     },
     "accurate": {
+        "relu": relu_parameters(rounding="nearest"),
         "silu": "swish_k16",
         "sigmoid": "sigmoid_k12",
         # It differs from gelu by less than 5e-4, a tenth of the set's own error.
@@ -61,9 +63,9 @@ _registry: dict[str, dict[str, FSParameters | str]] = {
 }  # fmt: skip
 # Where a quality has no set for an activation, the next one is asked.
 _FALLBACKS = {
-    "paper": ("paper", "accurate"),
-    "accurate": ("accurate", "paper"),
-    "sparse": ("sparse", "accurate", "paper"),
+    "paper": ("own", "paper", "accurate"),
+    "accurate": ("own", "accurate", "paper"),
+    "sparse": ("own", "sparse", "accurate", "paper"),
 }
 QUALITIES = tuple(_FALLBACKS)
 
@@ -85,14 +87,17 @@ def register(activation: str, parameters: FSParameters | str) -> None:
     Raises:
         FileNotFoundError, ValueError: as `load`.
     """
-    parameters = as_parameters(parameters)
-    for sets in _registry.values():
-        sets[canonical_name(activation)] = parameters
+    _registry["own"][canonical_name(activation)] = as_parameters(parameters)
 
 
 def registered() -> tuple[str, ...]:
     """Names of all activations that have a parameter set."""
     return tuple(sorted(set().union(*_registry.values())))
+
+
+def is_registered(activation: str) -> bool:
+    """Whether `register` was called for an activation."""
+    return canonical_name(activation) in _registry["own"]
 
 
 def for_activation(activation: str, quality: str = "paper") -> FSParameters | None:
@@ -117,7 +122,7 @@ def for_activation(activation: str, quality: str = "paper") -> FSParameters | No
     return None
 
 
-def as_parameters(value: FSParameters | str | os.PathLike) -> FSParameters:
+def as_parameters(value: FSParameters | str | os.PathLike[str]) -> FSParameters:
     """A set as it is, or read from its name or path.
 
     Raises:
@@ -147,7 +152,7 @@ def shipped(activation: str, K: int) -> list[FSParameters]:
     return [load(name) for name in found]
 
 
-def load(name: str | os.PathLike) -> FSParameters:
+def load(name: str | os.PathLike[str]) -> FSParameters:
     """Reads a parameter set and checks it.
 
     Args:
@@ -177,7 +182,7 @@ def load(name: str | os.PathLike) -> FSParameters:
         raise ValueError(f"{path}: {error}") from error
 
 
-def save(parameters: FSParameters, path: str | os.PathLike, **extra: Any) -> None:
+def save(parameters: FSParameters, path: str | os.PathLike[str], **extra: Any) -> None:
     """Writes a set as JSON, atomically; `load` gives back the same T, h, d bit for bit.
 
     Args:
@@ -265,7 +270,7 @@ def from_dict(content: Any) -> FSParameters:
     )
 
 
-def _numbers(content: Mapping, key: str) -> list[float]:
+def _numbers(content: Mapping[str, Any], key: str) -> list[float]:
     values = content.get(key)
     if not isinstance(values, (list, tuple)):
         raise ValueError(f"{key} must be a list of numbers, got {values!r}")
@@ -281,7 +286,7 @@ def _number(value: Any, what: str) -> float:
     raise ValueError(f"{what} must be a number, got {value!r}")
 
 
-def _text(content: Mapping, key: str) -> str:
+def _text(content: Mapping[str, Any], key: str) -> str:
     value = content.get(key, "")
     if not isinstance(value, str):
         raise ValueError(f"{key} must be a text, got {value!r}")

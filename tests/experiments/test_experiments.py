@@ -3,15 +3,13 @@
 import concurrent.futures
 import json
 import re
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT
+from absl import flags
 from conftest import run_experiment as run
 
 import fs_neurons as fs
-from experiments import pareto, results, runner
+from experiments import pareto, results, runner, table2
 from fs_neurons import models
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.data import datasets
@@ -55,11 +53,11 @@ def test_table2_falls_back_to_digits_in_one_line(tmp_path, monkeypatch):
     assert (tmp_path / "table2_digits_partial.json").exists()
 
 
-@pytest.mark.parametrize("flags", [("--limit=20",), ("--models=resnet8",)])
-def test_less_than_the_table_never_replaces_it(tmp_path, flags):
+@pytest.mark.parametrize("fewer", ["--limit=20", "--models=resnet8"])
+def test_less_than_the_table_never_replaces_it(tmp_path, fewer):
     whole = tmp_path / "table2_digits.json"
     whole.write_text("the whole table")
-    printed = run("table2", "--data=digits", f"--output_dir={tmp_path}", *flags)
+    printed = run("table2", "--data=digits", f"--output_dir={tmp_path}", fewer)
     assert whole.read_text() == "the whole table" and "table2_digits_partial.json" in printed
     assert results.read_json(tmp_path / "table2_digits_partial.json")["rows"]
 
@@ -100,18 +98,17 @@ def test_rows_of_runs_at_the_same_time_all_stay(tmp_path):
 
 
 def test_help_lists_the_flags_of_the_experiment():
-    """In a child: absl's --help is that of the program."""
-    result = subprocess.run(
-        [sys.executable, "-m", "experiments.table2", "--help"],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    """What absl's --help prints for the program; two of its flags would be another experiment's."""
+    with runner.beside_absl(table2.FLAGS):
+        text = flags.FLAGS.main_module_help()
     for flag in ("data", "models", "K", "limit", "output_dir", "strategy"):
-        assert re.search(rf"--(\[no\])?{flag}:", result.stdout), result.stdout
-    assert "Table 2: accuracy and spikes" in result.stdout
+        assert re.search(rf"--{flag}:", text), text
+    assert "--largest_K" not in text and "--rate_images" not in text
+    assert "K" not in flags.FLAGS
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("arguments", "message"),
     [
         (["--data=digits", "--models=resnet50"], "--models=resnet50"),
         (["--data=digits", "--alpha=-1"], "alpha"),
@@ -120,8 +117,8 @@ def test_help_lists_the_flags_of_the_experiment():
         (["stray"], "stray"),
     ],
 )
-def test_table2_refuses_wrong_flags_in_a_line(flags, message, tmp_path):
-    assert message in run("table2", *flags, f"--output_dir={tmp_path}", expect=1)
+def test_table2_refuses_wrong_flags_in_a_line(arguments, message, tmp_path):
+    assert message in run("table2", *arguments, f"--output_dir={tmp_path}", expect=1)
 
 
 def test_figure6a_rises_to_the_accuracy_of_the_network(tmp_path):
@@ -135,8 +132,8 @@ def test_figure6a_rises_to_the_accuracy_of_the_network(tmp_path):
 
 
 def test_figure6a_names_the_network_without_weights(tmp_path):
-    flags = ("--data=digits", "--models=resnet50", f"--output_dir={tmp_path}")
-    assert "--model=resnet50 --data=digits" in run("figure6a", *flags, expect=1)
+    given = ("--data=digits", "--models=resnet50", f"--output_dir={tmp_path}")
+    assert "--model=resnet50 --data=digits" in run("figure6a", *given, expect=1)
 
 
 def test_training_script_writes_weights_history_and_summary(tmp_path):
@@ -167,8 +164,8 @@ def test_figure2_puts_the_paper_beside(tmp_path):
 
 
 def test_benchmark_prints_ratios(tmp_path):
-    flags = ("--elements=10000", "--rounds=2", "--networks=resnet20", f"--output_dir={tmp_path}")
-    printed = run("benchmark", *flags)
+    given = ("--elements=10000", "--rounds=2", "--networks=resnet20", f"--output_dir={tmp_path}")
+    printed = run("benchmark", *given)
     content = json.loads((tmp_path / "benchmark.json").read_text())
     network = content["networks"]["resnet20"]["ms_per_image"]
     assert network["FS, folded"]["against"] == "ANN" and network["FS, folded"]["ratio"] > 0
@@ -212,10 +209,10 @@ def test_pareto_says_that_there_is_nothing_to_measure(tmp_path):
 
 
 def test_pareto_keeps_rows_of_other_runs(tmp_path):
-    flags = ("--data=digits", "--models=resnet8", "--images=50", "--limit=50", "--rate_steps=16",
+    given = ("--data=digits", "--models=resnet8", "--images=50", "--limit=50", "--rate_steps=16",
              "--rate_images=20", f"--output_dir={tmp_path}", "--verbosity=-1")  # fmt: skip
-    run("pareto", *flags, "--steps=3", "--method=layer", "--method=rate")
-    printed = run("pareto", *flags, "--steps=4,3", "--method=layer", "--method=calibrated")
+    run("pareto", *given, "--steps=3", "--method=layer", "--method=rate")
+    printed = run("pareto", *given, "--steps=4,3", "--method=layer", "--method=calibrated")
     rows = json.loads((tmp_path / "pareto_digits_partial.json").read_text())["rows"]
     assert {(row["method"], row["K"]) for row in rows} == {
         ("layer", 3), ("layer", 4), ("calibrated", 3), ("calibrated", 4), ("rate", 8), ("rate", 16),

@@ -17,8 +17,9 @@ from fs_neurons import cli, fitting, models
 from fs_neurons.analysis import evaluate
 from fs_neurons.backend import distribution
 from fs_neurons.calibration import Settings
-from fs_neurons.cli import arguments
-from fs_neurons.cli.running import with_flags
+from fs_neurons.cli import flags as cli_flags
+from fs_neurons.cli.errors import with_flags
+from fs_neurons.conversion.substitution import UNSUPPORTED
 from fs_neurons.data import datasets
 from fs_neurons.neuron import sets as parameters
 
@@ -55,19 +56,23 @@ def test_convert_and_profile_give_what_the_package_gives(call, tmp_path):
 
 def test_flags_of_one_call_are_forgotten_by_the_next(call):
     assert "relu_k6" in call("convert digits/resnet8 a.keras --K=6")[1]
-    assert "relu_k10_alpha25" in call("convert digits/resnet8 a.keras")[1]
+    assert "relu_k10_alpha25" in call("convert digits/resnet8 a.keras --quality=paper")[1]
 
 
 def test_sets_and_kept_activations_reach_convert(call):
     printed = call("convert digits/se_resnet8_swish s.keras --set=swish=swish_k8 --keep=sigmoid")[1]
     assert "swish_k8" in printed and "kept" in printed and "swish_k16" not in printed
-    assert "sigmoid_k12 " in call("convert digits/se_resnet8_swish s.keras --quality=accurate")[1]
+    for quality, published in (("paper", True), ("accurate", False)):
+        printed = call(f"convert digits/se_resnet8_swish s.keras --quality={quality}")[1]
+        assert ("sigmoid_k12_paper" in printed) == published and "sigmoid_k12" in printed
 
 
 def test_a_set_that_matches_nothing_gives_a_warning_in_one_line(call):
     code, _, errors = call("convert digits/resnet8 a.keras --set=silu=swish_k8")
     assert (
-        code == OK and errors.startswith("fs-neurons: warning: silu=") and errors.count("\n") == 1
+        code == OK
+        and errors.startswith("fs-neurons: warning: --set=silu=SET was")
+        and errors.count("\n") == 1
     )
 
 
@@ -186,17 +191,18 @@ def test_help_shows_every_command_and_flag(call):
 
 
 def test_choices_are_those_of_the_package():
-    assert arguments.QUALITIES == parameters.QUALITIES
-    assert set(arguments.STRATEGIES) == set(distribution.STRATEGIES)
-    assert set(arguments.METHODS) == set(fitting.EFFORT)
-    assert set(arguments.DATA_SETS) == set(datasets.NAMES)
-    for name in arguments.CORRECTIONS:
+    assert cli_flags.QUALITIES == parameters.QUALITIES
+    assert set(cli_flags.STRATEGIES) == set(distribution.STRATEGIES)
+    assert cli_flags.UNSUPPORTED == UNSUPPORTED
+    assert set(cli_flags.METHODS) == set(fitting.EFFORT)
+    assert set(cli_flags.DATA_SETS) == set(datasets.NAMES)
+    for name in cli_flags.CORRECTIONS:
         Settings(correction=name)
-    for name in arguments.GRANULARITIES:
+    for name in cli_flags.GRANULARITIES:
         Settings(granularity=name)
-    with pytest.raises(ValueError, match=", ".join(arguments.CORRECTIONS)):
+    with pytest.raises(ValueError, match=", ".join(cli_flags.CORRECTIONS)):
         Settings(correction="nothing")
-    with pytest.raises(ValueError, match=f"{', '.join(arguments.GRANULARITIES)}, got"):
+    with pytest.raises(ValueError, match=f"{', '.join(cli_flags.GRANULARITIES)}, got"):
         Settings(granularity="nothing")
 
 
@@ -214,8 +220,15 @@ def test_help_and_version_import_neither_keras_nor_a_backend():
     ("message", "advised"),
     [
         ("If you trust it: load_model(path, allow_code=True)", "If you trust it: --allow_code"),
-        ('as they are: convert(model, unsupported="keep")', "as they are: --keep_unsupported"),
+        ('as they are: convert(model, unsupported="keep")', "as they are: --unsupported=keep"),
         ("pass one, convert(model, gelu=...), or", "pass one, --set=gelu=SET, or"),
+        (
+            'pass one, convert(model, cos=...), or register one, fs.register("cos", fs.fit(function, K=12,'
+            ' domain=(-8, 12))), or let convert fit one, convert(model, unsupported="fit");',
+            "pass one, --set=cos=SET, or let convert fit one, --unsupported=fit;",
+        ),
+        ("or with calibration_data=..., which fits", "or with fs-neurons calibrate, which fits"),
+        ("to convert that too, convert(model, convert_outputs=True)", "to convert that too, --convert_outputs"),
         ("or relu=fs.relu_parameters(K, alpha)", "or --K and --alpha"),
         ("give target_spikes or spike_penalty, not both", "give --target_spikes or --spike_penalty, not both"),
         ("target_spikes must be a number > 0", "--target_spikes must be a number > 0"),

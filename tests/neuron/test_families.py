@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from fs_neurons import families, neuron
-from fs_neurons.families import at_scale, family_steps, load_family
+from fs_neurons.neuron import families, neuron
+from fs_neurons.neuron.families import at_scale, family_steps, load_family
 
 
 @pytest.mark.parametrize("name", families.available_families())

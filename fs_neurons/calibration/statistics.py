@@ -41,7 +41,8 @@ class SiteStatistics:
         mean, deviation: float64 (channels,); NaN where unknown. A single channel where the activation is
             called in several places of different widths.
         axis: of the channels: -1, or 1 with channels first.
-        source: "batch normalization", "propagated" from other layers, or from an "assumed input"; "unknown".
+        source: "batch normalization"; "propagated" from such through sums, activations and pools;
+            "propagated through weights", which is less certain; from an "assumed input"; "unknown".
     """
 
     site: str

@@ -1,0 +1,134 @@
+"""Expected error, spikes and coverage of parameter sets for gate inputs of which only statistics are known.
+
+Gate inputs of real networks have heavier tails than a Gaussian: those of a channel are taken for a mixture
+of two with the same mean, see TAIL.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from fs_neurons import neuron
+from fs_neurons.calibration.statistics import SiteStatistics
+from fs_neurons.calibration.moments import NORMALIZED, PROPAGATED
+from fs_neurons.neuron import FSParameters
+
+# Share of the wider Gaussian, and its standard deviation over the predicted one; more where statistics went
+# through weights without a normalization behind them, which adds an error of their own.
+TAIL, UNCERTAIN_TAIL = (0.1, 2.5), (0.3, 3.0)
+# Cells of gate inputs: this fine near 0, in proportion further out, and so far. What a response does is averaged
+# over so many places in each.
+FINEST, GROWTH, FARTHEST = 0.02, 0.02, 4096.0
+PLACES_PER_CELL = 16
+MOST_ENTRIES = 4_000_000
+
+
+def _edges() -> np.ndarray:
+    near = np.arange(0.0, 1.0, FINEST)
+    far = np.exp(np.arange(0.0, np.log(FARTHEST), GROWTH))
+    half = np.concatenate([near, far])
+    return np.concatenate([-half[:0:-1], half])
+
+
+_EDGES = _edges()
+WIDTHS = np.diff(_EDGES)
+CENTRES = _EDGES[:-1] + WIDTHS / 2
+PLACES = _EDGES[:-1, None] + WIDTHS[:, None] * (np.arange(PLACES_PER_CELL) + 0.5) / PLACES_PER_CELL
+
+
+class Expected(NamedTuple):
+    """What is expected of several sets, in each channel.
+
+    Attributes:
+        variance: of the exact output, (channels,).
+        error: expected squared error, (channels, sets).
+        spikes: per neuron, (channels, sets).
+        outside: share of gate inputs that a set doesn't cover, (channels, sets).
+    """
+
+    variance: np.ndarray
+    error: np.ndarray
+    spikes: np.ndarray
+    outside: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Responses:
+    """What several sets do on average in each cell.
+
+    Attributes:
+        exact, square: of the function that they stand for and of its square, (cells,).
+        error: squared difference from it, (cells, sets).
+        spikes: (cells, sets).
+        outside: share that a set doesn't cover, (cells, sets).
+    """
+
+    exact: np.ndarray
+    square: np.ndarray
+    error: np.ndarray
+    spikes: np.ndarray
+    outside: np.ndarray
+
+    @classmethod
+    def of(cls, function: Callable[[Any], Any], sets: Sequence[FSParameters]) -> Responses:
+        """Of sets that stand for an element-wise function.
+
+        A set covers its domain, and what is beyond as far as its error is at most twice that inside.
+        """
+        x = ops.convert_to_tensor(PLACES.astype(np.float32))
+        exact = ops.convert_to_numpy(function(x)).astype(float)
+        error, spikes, outside = [], [], []
+        for parameters in sets:
+            y = ops.convert_to_numpy(neuron.response(x, parameters)).astype(float)
+            count = ops.convert_to_numpy(neuron.spike_count(x, parameters))
+            low, high = parameters.domain
+            inside = (low <= PLACES) & (high >= PLACES)
+            largest = np.abs(y - exact)[inside].max(initial=0.0)
+            error.append(np.square(y - exact).mean(axis=1))
+            spikes.append(count.mean(axis=1))
+            outside.append((~inside & (np.abs(y - exact) > 2 * largest)).mean(axis=1))
+        columns = (np.stack(rows, axis=1) for rows in (error, spikes, outside))
+        return cls(exact.mean(axis=1), np.square(exact).mean(axis=1), *columns)
+
+    def expected(self, statistics: SiteStatistics, unit: float = 1.0) -> Expected:
+        """Over the gate inputs of a site, which are in multiples of `unit`.
+
+        Args:
+            statistics: known ones.
+            unit: what 1 stands for here.
+        """
+        certain = statistics.source in (NORMALIZED, PROPAGATED)
+        parts = []
+        rows = max(1, MOST_ENTRIES // len(CENTRES))
+        for first in range(0, len(statistics.mean), rows):
+            channels = slice(first, first + rows)
+            weights = mixture(
+                statistics.mean[channels] / unit,
+                statistics.deviation[channels] / unit,
+                *(TAIL if certain else UNCERTAIN_TAIL),
+            )
+            mean = weights @ self.exact
+            variance = np.maximum(weights @ self.square - mean**2, 0.0)
+            parts.append(
+                (variance, *(weights @ of for of in (self.error, self.spikes, self.outside)))
+            )
+        return Expected(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def mixture(mean: np.ndarray, deviation: np.ndarray, share: float, width: float) -> np.ndarray:
+    """Probabilities (channels, cells) of two Gaussians, the second one `width` times as wide.
+
+    Channels that vary less than a cell is wide are taken to vary as much.
+    """
+    mean = np.clip(mean, -FARTHEST / 2, FARTHEST / 2)
+    distance = np.maximum(FINEST, GROWTH * np.abs(mean))
+    deviation = np.maximum(deviation, distance)
+    z = (CENTRES - mean[:, None]) / deviation[:, None]
+    density = (1 - share) * np.exp(-(z**2) / 2) + share / width * np.exp(-((z / width) ** 2) / 2)
+    probabilities = density * WIDTHS
+    return probabilities / probabilities.sum(axis=1, keepdims=True)

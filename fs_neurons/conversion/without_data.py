@@ -1,0 +1,122 @@
+"""Ranges without data: parameters that fit what a model's own weights say of its gate inputs.
+
+A gate input behind batch normalization has a known mean and standard deviation in each channel, and so has what
+follows from it. Each channel gets the parameters with the least expected error; what rests on a guess about the
+model's inputs keeps the registered set. See `calibration.statistics` and `calibration.selection`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import keras
+
+from fs_neurons.calibration import InputStatistics, input_statistics
+from fs_neurons.calibration.moments import ASSUMED
+from fs_neurons.calibration.selection import Selection, choose, outside
+from fs_neurons.network.activations import base_name
+from fs_neurons.network.errors import ConversionError
+from fs_neurons.network.sites import Site
+from fs_neurons.neuron import FSParameters, NeuronParameters
+from fs_neurons.neuron.families import family_steps
+
+# From this share of a site's gate inputs outside what its parameters cover on, `convert` warns.
+WARN_OUTSIDE = 0.01
+# What a spike costs at each quality, in units of the variance of a site's output; None: as little as `choose`
+# has it.
+SPIKE_PENALTIES: dict[str, float | None] = {"accurate": None, "sparse": 0.003}
+
+
+def statistics_of(model: keras.Model) -> InputStatistics | None:
+    """Statistics of a model's gate inputs; None where its graph can't be traced."""
+    try:
+        return input_statistics(model)
+    except ConversionError:
+        return None
+
+
+def select(
+    statistics: InputStatistics | None,
+    sites: Mapping[Site, FSParameters],
+    quality: str,
+    steps: int | None,
+) -> dict[Site, Selection]:
+    """Parameters by site, where statistics tell better ones than the registered set.
+
+    Args:
+        statistics: of the model's gate inputs.
+        sites: with their registered sets.
+        quality: "accurate" or "sparse".
+        steps: the most that a site may take; as many as its registered set, or its family, where missing.
+
+    Raises:
+        ConversionError: a site has no set of so few steps.
+    """
+    penalty = SPIKE_PENALTIES[quality]
+    found = {s.site: s for s in statistics} if statistics is not None else {}
+    selected = {}
+    for site, registered in sites.items():
+        statistic = found.get(site.name)
+        if statistic is not None and statistic.known and statistic.source != ASSUMED:
+            selection = choose(statistic, site, _steps_for(site, steps), penalty)
+            if selection is not None:
+                selected[site] = selection
+                continue
+        if steps is not None and steps < registered.K:
+            raise ConversionError(
+                f"{site.layer!r} ({site.activation}) has no set of at most {steps} steps without data, only"
+                f" one of {registered.K}: give calibration_data, or a set of your own,"
+                f" {base_name(site.activation)}=..."
+            )
+    return selected
+
+
+def _steps_for(site: Site, steps: int | None) -> int | None:
+    """The largest number of steps up to `steps` for which there are sets."""
+    families = family_steps(site.activation)
+    if steps is None or not families:
+        return steps
+    few_enough = [K for K in families if steps >= K]
+    if not few_enough:
+        raise ConversionError(
+            f"{site.layer!r} ({site.activation}): without data there are sets of"
+            f" {', '.join(map(str, families))} steps, none of at most {steps}; give calibration_data"
+        )
+    return few_enough[-1]
+
+
+def warn_of_outside(
+    statistics: InputStatistics | None, chosen: Mapping[Site, NeuronParameters], stacklevel: int
+) -> None:
+    """Warns of sites whose parameters will leave out more than WARN_OUTSIDE of their gate inputs."""
+    if statistics is None:
+        return
+    found = {s.site: s for s in statistics}
+    shares: dict[Site, float] = {}
+    for site, parameters in chosen.items():
+        statistic = found.get(site.name)
+        if statistic is not None and statistic.known and statistic.source != ASSUMED:
+            share = outside(statistic, site.function, parameters)
+            if share is not None and share > WARN_OUTSIDE:
+                shares[site] = share
+    if not shares:
+        return
+    worst = sorted(shares, key=lambda site: -shares[site])
+    listed = ", ".join(
+        f"{site.layer!r} ({site.activation}) {shares[site]:.0%} of its inputs" for site in worst[:5]
+    )
+    names = sorted({base_name(site.activation) for site in shares})
+    warnings.warn(
+        f"outside what their parameters cover at {len(shares)} of {len(chosen)} sites, by the statistics of"
+        f" the model: {listed}{', ...' if len(shares) > 5 else ''}. Leave the choice of sets for"
+        f" {', '.join(names)} to convert(model), give calibration_data, or a set for a wider range:"
+        f" {names[0]}={_example(names[0])}",
+        stacklevel=stacklevel + 1,
+    )
+
+
+def _example(activation: str) -> str:
+    if activation == "relu":
+        return "fs.relu_parameters(K, alpha) with a larger alpha"
+    return f"fs.fit({activation!r}, K, domain) for a wider domain"

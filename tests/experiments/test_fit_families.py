@@ -1,0 +1,70 @@
+"""Families of scaled sets are fitted member by member, and a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from experiments import fit_families
+from fs_neurons.neuron import families
+
+SMALL = fit_families.Family("silu", 3, (0.5, 1.0, 2.0), (-4.0, 6.0), 1e-3)
+
+
+@pytest.fixture
+def fitted_scales(monkeypatch):
+    """The scales that were fitted, in order."""
+    scales, real = [], fit_families.fit_member
+
+    def recorded(family, scale, arguments):
+        scales.append(scale)
+        return real(family, scale, arguments)
+
+    monkeypatch.setattr(fit_families, "fit_member", recorded)
+    return scales
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch, fitted_scales):
+    path = tmp_path / "families" / "silu_k3.json"
+    recorded = fit_families.fit_member
+
+    def killed(family, scale, arguments):
+        if scale == 2.0:
+            raise KeyboardInterrupt
+        return recorded(family, scale, arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_families, "fit_member", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit_families.fit_family(SMALL, path, effort=300, seed=0, refit=False)
+    monkeypatch.setattr(families, "params_dir", lambda: tmp_path)
+    assert list(families.load_family("silu", 3)) == [0.5, 1.0]
+    fit_families.fit_family(SMALL, path, effort=300, seed=0, refit=False)
+    assert fitted_scales == [0.5, 1.0, 2.0]
+    whole = path.read_text()
+    members = families.load_family("silu", 3)
+    assert list(members) == [0.5, 1.0, 2.0]
+    assert members[2.0].errors["mse [-4, 6]"] < 0.5 and members[2.0].domain == (-4.0, 6.0)
+    # What was fitted in another way is fitted anew, and the rest of the file is kept until then.
+    fit_families.fit_family(SMALL, path, effort=300, seed=0, refit=True)
+    assert path.read_text() == whole
+    fit_families.fit_family(SMALL, path, effort=300, seed=1, refit=False)
+    assert fitted_scales == 3 * [0.5, 1.0, 2.0]
+
+
+def test_scaled_functions():
+    u = np.linspace(-8, 12, 101)
+    silu = u / (1 + np.exp(-u))
+    assert fit_families.scaled_function("silu", 1.0)(u) == pytest.approx(silu)
+    assert fit_families.scaled_function("silu", 4.0)(u / 4) == pytest.approx(silu / 4)
+    assert fit_families.scaled_function("sigmoid", 4.0)(u / 4) == pytest.approx(
+        1 / (1 + np.exp(-u))
+    )
+    far = np.linspace(3, 12, 50)
+    assert fit_families.scaled_function("silu", 32.0)(far) == pytest.approx(far)  # nearly ReLU
+
+
+def test_weights_sum_to_one():
+    u = np.linspace(-50, 50, 200_001)
+    weight = fit_families._weight(u, -50.0, 50.0)
+    assert np.trapezoid(weight, u) == pytest.approx(1, abs=1e-3)
