@@ -15,7 +15,7 @@ from fs_neurons.calibration.distributions import (
     Staircase,
     staircase,
 )
-from fs_neurons.families import at_scale, family_steps, load_family
+from fs_neurons.neuron.families import at_scale, family_steps, load_family
 from fs_neurons.neuron import FSParameters
 from fs_neurons.neuron.sets import shipped
 

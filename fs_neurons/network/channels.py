@@ -64,7 +64,9 @@ def _axis(
     if len(known) != 1:
         return None
     (axis,) = known
-    if (kind in _JOINING and isinstance(op, layers.Layer)) or (kind is kinds.SUM and _is_binary(op)):
+    if (kind in _JOINING and isinstance(op, layers.Layer)) or (
+        kind is kinds.SUM and _is_binary(op)
+    ):
         return axis
     if kind is kinds.PRODUCT and len(call.inputs) == len(keras.tree.flatten(call.arguments[0])):
         return axis
