@@ -15,8 +15,8 @@ from fs_neurons.calibration.distributions import (
     Staircase,
     staircase,
 )
-from fs_neurons.neuron.families import at_scale, family_steps, load_family
 from fs_neurons.neuron import FSParameters
+from fs_neurons.neuron.families import at_scale, family_steps, load_family
 from fs_neurons.neuron.sets import shipped
 
 # Effort of the first fit of a function and of those that start from fits before it.
@@ -25,6 +25,8 @@ FIRST_EFFORT, NEXT_EFFORT = 300_000, 40_000
 GUARD = 1e-5
 # Sets per site, and how much of its cost a further set has to save.
 MOST_SETS, LEAST_GAIN = 8, 0.01
+# Of a channel, in units of the mean over channels, for its relative error to count in full.
+LEAST_VARIANCE = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,17 +70,20 @@ class Candidates:
 
         Args:
             histograms: gate inputs of a site.
-            price: of a spike per neuron, in units of the mean variance of the site's outputs.
+            price: of a spike per neuron, in units of the variance of a channel's outputs. Relative errors
+                count, as the layer behind a site may scale each channel by itself, but those of channels
+                that hardly vary do not.
 
         Returns:
             At most MOST_SETS sets, and the number of its set for each channel.
         """
         tables = histograms.tables(self.function)
-        penalty = price * tables.signal
+        signal = float(tables.variance.mean())
         if not self.family:
-            return self._fitted(histograms, penalty)
+            return self._fitted(histograms, price * signal)
+        scale = tables.variance + LEAST_VARIANCE * signal
         costs = np.stack(
-            [error + penalty * spikes for error, spikes in map(tables.costs, self._stairs)]
+            [error / scale + price * spikes for error, spikes in map(tables.costs, self._stairs)]
         )
         kept = few(costs)
         return [self.family[i] for i in kept], costs[kept].argmin(axis=0)

@@ -177,9 +177,9 @@ class Tables(NamedTuple):
     square: np.ndarray
 
     @property
-    def signal(self) -> float:
-        """Variance of f, the mean over channels."""
-        return max(float(np.mean(self.square - self.first[:, -1] ** 2)), 1e-30)
+    def variance(self) -> np.ndarray:
+        """Of f, (channels,)."""
+        return np.maximum(self.square - self.first[:, -1] ** 2, 1e-30)
 
     def costs(self, stairs: Staircase) -> tuple[np.ndarray, np.ndarray]:
         """Mean squared error, and spikes per neuron, of each channel with this response."""

@@ -6,7 +6,7 @@ import pytest
 import fs_neurons as fs
 from fs_neurons import neuron
 from fs_neurons.calibration.candidates import few
-from fs_neurons.calibration.distributions import Prior, Histograms, staircase
+from fs_neurons.calibration.distributions import Histograms, Prior, staircase
 from fs_neurons.neuron.sets import load
 
 
@@ -41,7 +41,7 @@ def test_costs_are_those_of_the_gate_inputs():
         assert error == pytest.approx(expected, rel=0.05)
         count = np.asarray(neuron.spike_count(x, parameters)).mean(axis=0)
         assert spikes == pytest.approx(count, rel=0.01)
-    assert tables.signal == pytest.approx(silu(x.astype(float)).var(axis=0).mean(), rel=1e-3)
+    assert tables.variance == pytest.approx(silu(x.astype(float)).var(axis=0), rel=1e-3)
 
 
 def test_what_is_expected_on_other_images_widens_a_histogram():
