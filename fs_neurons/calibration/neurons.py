@@ -46,9 +46,15 @@ class Neurons:
 
     def layer(self, activation: str, **kwargs: Any) -> FSActivation:
         """A layer of these neurons; its scale, if any, is to be set once it is built."""
-        if self.scale is None:
-            return fs_layer(self.parameters, activation, **kwargs)
-        return FSActivation(self.parameters, activation, per_channel=True, axis=self.axis, **kwargs)
+        per_channel = self.scale is not None
+        binary = isinstance(self.parameters, FSParameters) and self.parameters.alpha is not None
+        if binary or per_channel:
+            # Behind FSReLU, pools become pools of its spikes, which not every fitted range allows.
+            axis = self.axis
+            return FSActivation(
+                self.parameters, activation, per_channel=per_channel, axis=axis, **kwargs
+            )
+        return fs_layer(self.parameters, activation, **kwargs)
 
 
 def is_relu(site: Site) -> bool:
