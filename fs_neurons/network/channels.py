@@ -78,7 +78,8 @@ def _axis(
     if kind is kinds.RESHAPING:
         return _reshaped(axes[before], (0, *before.shape), (0, *output.shape))
     if kind is kinds.PERMUTATION:
-        return 1 + list(op.dims).index(axes[before])
+        dims: tuple[int, ...] = op.dims
+        return 1 + dims.index(axis)  # of as many axes as before
     if kind is kinds.REPETITION:
         return 2
     return None
