@@ -10,8 +10,8 @@ from keras import layers
 import fs_neurons as fs
 from fs_neurons import models
 from fs_neurons.calibration import moments
-from fs_neurons.calibration.statistics import input_statistics
 from fs_neurons.calibration.moments import NORMALIZED, PROPAGATED, UNKNOWN, Moments
+from fs_neurons.calibration.statistics import input_statistics
 from fs_neurons.conversion.folding import fold
 from fs_neurons.data import datasets
 from fs_neurons.layers import FSActivation
