@@ -57,9 +57,9 @@ def _axis(
     if kind.weighted or isinstance(op, layers.BatchNormalization):
         return channel_axis(op) % rank
     known = {
-        axes[value] + rank - len(value.shape) - 1  # broadcasting aligns the last axes
+        axis + rank - len(value.shape) - 1  # broadcasting aligns the last axes
         for value in call.inputs
-        if axes[value] is not None
+        if (axis := axes[value]) is not None
     }
     if len(known) != 1:
         return None
@@ -78,7 +78,8 @@ def _axis(
     if kind is kinds.RESHAPING:
         return _reshaped(axes[before], (0, *before.shape), (0, *output.shape))
     if kind is kinds.PERMUTATION:
-        return 1 + op.dims.index(axes[before])
+        dims: tuple[int, ...] = op.dims
+        return 1 + dims.index(axis)  # of as many axes as before
     if kind is kinds.REPETITION:
         return 2
     return None
