@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from fs_neurons.neuron import families, neuron
+from fs_neurons import neuron
+from fs_neurons.neuron import families
 from fs_neurons.neuron.families import at_scale, family_steps, load_family
 
 
