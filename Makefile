@@ -13,7 +13,7 @@ endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help reproduce test test_all test_jax test_torch test_portable test_oldest_keras fuzz lint report table1 table2 figure1 figure2 figure3 figure4 figure5 \
-	figure6a figure6b figure6c figure6d swish_sets efficiency pareto finetune benchmark clean
+	figure6a figure6b figure6c figure6d swish_sets efficientnet efficiency pareto finetune benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -75,6 +75,10 @@ table1: $(VENV)/installed  ## Table 1: IMAGENET=tfds:imagenet2012, or a folder; 
 
 swish_sets: $(VENV)/installed  ## what each Swish and sigmoid set does to a trained Swish network
 	$(RUN) -m experiments.swish_sets --verbosity=-1
+
+MODEL_AND_DATA ?=
+efficientnet: $(VENV)/installed  ## a real EfficientNet-B0; MODEL_AND_DATA="--model=FILE --data=FOLDER" for another
+	$(RUN) -m experiments.efficientnet --verbosity=-1 $(MODEL_AND_DATA)
 
 figure1 figure2 figure3 figure4 schematic: $(VENV)/installed
 	$(RUN) -m experiments.$@

@@ -150,7 +150,7 @@ def contestants(name: str, chosen: tuple[str, ...] = ()) -> dict[str, Callable[[
         return compiled(lambda x: model(x, training=False))
 
     def by_loop(loop: Callable) -> Callable:
-        snn = fs.convert(stock)
+        snn = fs.convert(stock, quality="paper")
 
         def run(x: Any) -> Any:
             with fs.record_spikes(lambda v, p: (loop(v, p), 0)):
@@ -159,12 +159,12 @@ def contestants(name: str, chosen: tuple[str, ...] = ()) -> dict[str, Callable[[
         return compiled(run)
 
     def counted() -> Callable:
-        return compiled(scores_and_spikes(fs.convert(fold(stock)[0])))
+        return compiled(scores_and_spikes(fs.convert(fold(stock)[0], quality="paper")))
 
     makers = {
         ANN: lambda: plain(stock),
-        PLAIN: lambda: plain(fs.convert(stock)),
-        FOLDED: lambda: plain(fs.convert(fold(stock)[0])),
+        PLAIN: lambda: plain(fs.convert(stock, quality="paper")),
+        FOLDED: lambda: plain(fs.convert(fold(stock)[0], quality="paper")),
         COUNTED: counted,
         UNROLLED: lambda: by_loop(unrolled),
         WHILE: lambda: by_loop(while_loop),

@@ -148,7 +148,7 @@ def measure(name: str) -> tuple[Inputs, int]:
         FileNotFoundError, ValueError, DatasetUnavailable: no such network, weights or images.
     """
     model, images = load(name)
-    result = fs.profile(fs.convert(model), (image[None] for image in images))
+    result = fs.profile(fs.convert(model, quality="paper"), (image[None] for image in images))
     pooled = result.pooled_inputs
     return Inputs(result.site_average, (pooled.mean, pooled.variance)), result.images
 

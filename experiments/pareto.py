@@ -170,10 +170,10 @@ def conversions(
         for path in sorted((params_dir() / "finetuned").glob(f"{prefix}_k*.keras")):
             yield int(path.stem.rpartition("_k")[2]), lambda: load_model(path)  # noqa: B023
     elif swish and method == "paper":
-        yield 16, lambda: fs.convert(model)
+        yield 16, lambda: fs.convert(model, quality="paper")
     elif swish and method == "fitted":
-        yield 16, lambda: fs.convert(model, quality="accurate")
-        yield 10, lambda: fs.convert(model, swish="swish_k10")
+        yield 16, lambda: fs.convert(model, swish="swish_k16", sigmoid="sigmoid_k12")
+        yield 10, lambda: fs.convert(model, swish="swish_k10", sigmoid="sigmoid_k12")
         yield 8, lambda: fs.convert(model, swish="swish_k8", sigmoid="sigmoid_k8")
     elif swish and method == "calibrated":
         for setting in SWISH_SETTINGS:
@@ -198,7 +198,7 @@ def rate_rows(
     """Rate coding after 8, 16, 32, ... steps, for ReLU networks."""
     if any(site.activation != "relu" for site in fs.find_sites(model)):
         return
-    snn = fs.convert(model)
+    snn = fs.convert(model, quality="paper")
     thresholds = firing_thresholds(snn, images[:500])
     few = data.take(min(FLAGS.rate_images, len(data)))
     curve = rate_curve(snn, few, thresholds, FLAGS.rate_steps, FLAGS.batch_size)

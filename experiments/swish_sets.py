@@ -23,10 +23,14 @@ runner.define_data_flags(FLAGS)
 NETWORKS = {"cifar10": "se_resnet20_swish", "digits": "se_resnet8_swish"}
 SETS = {
     "published, K=16": {"quality": "paper"},
-    "accurate, K=16": {"quality": "accurate"},
-    "sparse, K=16": {"quality": "sparse"},
-    "fitted, K=10": {"quality": "accurate", "swish": "swish_k10"},
-    "fitted, K=8": {"quality": "accurate", "swish": "swish_k8", "sigmoid": "sigmoid_k8"},
+    "fitted, K=16": {"swish": "swish_k16", "sigmoid": "sigmoid_k12"},
+    "fitted, sparse, K=16": {"swish": "swish_k16_sparse", "sigmoid": "sigmoid_k12"},
+    "fitted, K=10": {"swish": "swish_k10", "sigmoid": "sigmoid_k12"},
+    "fitted, K=8": {"swish": "swish_k8", "sigmoid": "sigmoid_k8"},
+    "by channel, K=16": {},
+    "by channel, sparse, K=16": {"quality": "sparse"},
+    "by channel, K=12": {"steps": 12},
+    "by channel, K=8": {"steps": 8},
 }
 
 

@@ -154,7 +154,7 @@ def measure(
     if converts_relu:
         arguments["relu"] = relu
     with distribution.scope():
-        snn = fs.convert(network.model, **arguments)
+        snn = fs.convert(network.model, quality="paper", **arguments)
     report = fs.conversion_report(snn)
     run = {
         "network": network.name,

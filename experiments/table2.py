@@ -94,7 +94,7 @@ def measure(
     rows = []
     for converted, arguments in _conversions(model, relu).items():
         with distribution.scope():
-            snn = fs.convert(model, **arguments)
+            snn = fs.convert(model, quality="paper", **arguments)
         result = evaluate(snn, data, **how)
         rows.append(
             {

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         shift_relu,
     )
     from fs_neurons.simulation import simulate
+    from fs_neurons.training import finetune
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,7 @@ __all__ = [
     "convert",
     "export",
     "find_sites",
+    "finetune",
     "fit",
     "input_statistics",
     "profile",
@@ -82,6 +84,7 @@ _ROOMS = {
     "convert": "conversion",
     "export": "conversion",
     "find_sites": "network",
+    "finetune": "training",
     "fit": "fitting",
     "input_statistics": "calibration",
     "profile": "analysis",

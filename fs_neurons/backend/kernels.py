@@ -117,12 +117,12 @@ def bincount(codes: Any, bins: int) -> Any:
 
 
 def gather(table: Any, indices: Any) -> Any:
-    """Entries of a table (n,) at int32 indices 0, ..., n - 1, in one operation where the backend has one."""
+    """Rows of a table (n, ...) at int32 indices 0, ..., n - 1, in one operation where the backend has one."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         return tf.gather(table, indices)  # keras.ops.take adds ten for indices below 0
-    return keras.ops.take(keras.ops.convert_to_tensor(table), indices)
+    return keras.ops.take(keras.ops.convert_to_tensor(table), indices, axis=0)
 
 
 def outlived_its_trace(x: Any) -> bool:

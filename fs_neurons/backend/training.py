@@ -25,7 +25,7 @@ def training_class(layer: keras.layers.Layer) -> type[keras.layers.Layer]:
     return type(layer)
 
 
-class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]  # Keras is untyped
+class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization that trains on images in one TensorFlow operation.
 
     Keras' own is several operations on TensorFlow, which makes a training step of a ResNet nearly twice

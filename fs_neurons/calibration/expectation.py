@@ -14,15 +14,17 @@ import numpy as np
 from keras import ops
 
 from fs_neurons import neuron
-from fs_neurons.calibration.input_statistics import SiteStatistics
+from fs_neurons.calibration.statistics import SiteStatistics
 from fs_neurons.calibration.moments import NORMALIZED, PROPAGATED
 from fs_neurons.neuron import FSParameters
 
 # Share of the wider Gaussian, and its standard deviation over the predicted one; more where statistics went
 # through weights without a normalization behind them, which adds an error of their own.
 TAIL, UNCERTAIN_TAIL = (0.1, 2.5), (0.3, 3.0)
-# Responses are taken this densely near 0, in proportion further out, and so far.
+# Cells of gate inputs: this fine near 0, in proportion further out, and so far. What a response does is averaged
+# over so many places in each.
 FINEST, GROWTH, FARTHEST = 0.02, 0.02, 4096.0
+PLACES_PER_CELL = 16
 MOST_ENTRIES = 4_000_000
 
 
@@ -35,8 +37,8 @@ def _edges() -> np.ndarray:
 
 _EDGES = _edges()
 WIDTHS = np.diff(_EDGES)
-# One place in each cell, at a share of it that never repeats: steps of a response may be multiples of a width.
-PLACES = _EDGES[:-1] + WIDTHS * (np.arange(len(WIDTHS)) * (np.sqrt(5.0) - 1) / 2 % 1.0)
+CENTRES = _EDGES[:-1] + WIDTHS / 2
+PLACES = _EDGES[:-1, None] + WIDTHS[:, None] * (np.arange(PLACES_PER_CELL) + 0.5) / PLACES_PER_CELL
 
 
 class Expected(NamedTuple):
@@ -57,14 +59,17 @@ class Expected(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Responses:
-    """What several sets do at PLACES, where they stand for `exact`.
+    """What several sets do on average in each cell.
 
     Attributes:
-        exact: (places,).
-        error, spikes, outside: (places, sets).
+        exact, square: of the function that they stand for and of its square, (cells,).
+        error: squared difference from it, (cells, sets).
+        spikes: (cells, sets).
+        outside: share that a set doesn't cover, (cells, sets).
     """
 
     exact: np.ndarray
+    square: np.ndarray
     error: np.ndarray
     spikes: np.ndarray
     outside: np.ndarray
@@ -73,20 +78,22 @@ class Responses:
     def of(cls, function: Callable[[Any], Any], sets: Sequence[FSParameters]) -> Responses:
         """Of sets that stand for an element-wise function.
 
-        A set covers its domain, and what is beyond as far as its error is no larger than inside.
+        A set covers its domain, and what is beyond as far as its error is at most twice that inside.
         """
         x = ops.convert_to_tensor(PLACES.astype(np.float32))
         exact = ops.convert_to_numpy(function(x)).astype(float)
         error, spikes, outside = [], [], []
         for parameters in sets:
             y = ops.convert_to_numpy(neuron.response(x, parameters)).astype(float)
+            count = ops.convert_to_numpy(neuron.spike_count(x, parameters))
             low, high = parameters.domain
             inside = (low <= PLACES) & (high >= PLACES)
             largest = np.abs(y - exact)[inside].max(initial=0.0)
-            error.append(np.square(y - exact))
-            spikes.append(ops.convert_to_numpy(neuron.spike_count(x, parameters)).astype(float))
-            outside.append(~inside & (np.abs(y - exact) > largest))
-        return cls(exact, *(np.stack(rows, axis=1) for rows in (error, spikes, outside)))
+            error.append(np.square(y - exact).mean(axis=1))
+            spikes.append(count.mean(axis=1))
+            outside.append((~inside & (np.abs(y - exact) > 2 * largest)).mean(axis=1))
+        columns = (np.stack(rows, axis=1) for rows in (error, spikes, outside))
+        return cls(exact.mean(axis=1), np.square(exact).mean(axis=1), *columns)
 
     def expected(self, statistics: SiteStatistics, unit: float = 1.0) -> Expected:
         """Over the gate inputs of a site, which are in multiples of `unit`.
@@ -97,7 +104,7 @@ class Responses:
         """
         certain = statistics.source in (NORMALIZED, PROPAGATED)
         parts = []
-        rows = max(1, MOST_ENTRIES // len(PLACES))
+        rows = max(1, MOST_ENTRIES // len(CENTRES))
         for first in range(0, len(statistics.mean), rows):
             channels = slice(first, first + rows)
             weights = mixture(
@@ -106,7 +113,7 @@ class Responses:
                 *(TAIL if certain else UNCERTAIN_TAIL),
             )
             mean = weights @ self.exact
-            variance = np.maximum(weights @ np.square(self.exact) - mean**2, 0.0)
+            variance = np.maximum(weights @ self.square - mean**2, 0.0)
             parts.append(
                 (variance, *(weights @ of for of in (self.error, self.spikes, self.outside)))
             )
@@ -114,14 +121,14 @@ class Responses:
 
 
 def mixture(mean: np.ndarray, deviation: np.ndarray, share: float, width: float) -> np.ndarray:
-    """Probabilities (channels, places) of two Gaussians, the second one `width` times as wide.
+    """Probabilities (channels, cells) of two Gaussians, the second one `width` times as wide.
 
-    Channels that vary less than the distance of two places are taken to vary as much.
+    Channels that vary less than a cell is wide are taken to vary as much.
     """
     mean = np.clip(mean, -FARTHEST / 2, FARTHEST / 2)
     distance = np.maximum(FINEST, GROWTH * np.abs(mean))
     deviation = np.maximum(deviation, distance)
-    z = (PLACES - mean[:, None]) / deviation[:, None]
+    z = (CENTRES - mean[:, None]) / deviation[:, None]
     density = (1 - share) * np.exp(-(z**2) / 2) + share / width * np.exp(-((z / width) ** 2) / 2)
     probabilities = density * WIDTHS
     return probabilities / probabilities.sum(axis=1, keepdims=True)

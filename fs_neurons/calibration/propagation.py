@@ -322,6 +322,7 @@ def _repetition(call: Call, inputs: list[Moments]) -> Moments | None:
 
 
 def _output(call: Call) -> Value:
+    output: Value
     (output,) = keras.tree.flatten(call.outputs)
     return output
 

@@ -22,13 +22,16 @@ import keras
 import numpy as np
 
 from fs_neurons.calibration.expectation import Expected, Responses
-from fs_neurons.calibration.input_statistics import SiteStatistics
+from fs_neurons.calibration.statistics import SiteStatistics
 from fs_neurons.network.sites import Site
 from fs_neurons.neuron import ChannelParameters, FSParameters, NeuronParameters, relu_parameters
 from fs_neurons.neuron.families import at_scale, family_steps, load_family
 
 # Steps of ReLU where no number is given.
 RELU_STEPS = 8
+# What a spike costs where nothing is said: so much that it hardly shows in the outputs of networks. The error
+# of ReLU at 8 steps is so small that fewer spikes are worth more.
+RELU_PENALTY, FAMILY_PENALTY = 1e-3, 2e-4
 # Candidates for alpha: so many per factor of two, between these multiples of the site's standard deviation.
 ALPHAS_PER_OCTAVE, LOWEST_ALPHA, HIGHEST_ALPHA = 4, 2.0**-4, 2.0**6
 
@@ -56,7 +59,10 @@ class Selection:
 
 
 def choose(
-    statistics: SiteStatistics, site: Site, steps: int | None = None, spike_penalty: float = 0.0
+    statistics: SiteStatistics,
+    site: Site,
+    steps: int | None = None,
+    spike_penalty: float | None = None,
 ) -> Selection | None:
     """The parameters with the least expected error at a site, channel by channel.
 
@@ -64,7 +70,8 @@ def choose(
         statistics: of the site's gate inputs.
         site: what is replaced.
         steps: K; RELU_STEPS for ReLU and the most that the activation's families have when missing.
-        spike_penalty: what one spike per neuron costs, in units of the variance of the site's output.
+        spike_penalty: what one spike per neuron costs, in units of the variance of the site's output;
+            RELU_PENALTY or FAMILY_PENALTY when missing.
 
     Returns:
         None where the statistics are unknown, or the activation has no family.
@@ -75,12 +82,13 @@ def choose(
     if not statistics.known:
         return None
     if site.activation == "relu" or site.max_value is not None:
-        return _chosen_ranges(statistics, site.max_value, steps or RELU_STEPS, spike_penalty)
+        penalty = RELU_PENALTY if spike_penalty is None else spike_penalty
+        return _chosen_ranges(statistics, site.max_value, steps or RELU_STEPS, penalty)
     if not family_steps(site.activation):
         return None
     members, responses = _family(site.activation, steps or family_steps(site.activation)[-1])
     expected = responses.expected(statistics)
-    index = _cheapest(expected, spike_penalty)
+    index = _cheapest(expected, FAMILY_PENALTY if spike_penalty is None else spike_penalty)
     used, index_of_used = np.unique(index, return_inverse=True)
     parameters: NeuronParameters = members[used[0]]
     if len(used) > 1:
@@ -95,7 +103,7 @@ def outside(
 ) -> float | None:
     """Share of a site's gate inputs that parameters don't cover, as its statistics have it.
 
-    A set covers its domain, and what is beyond as far as its error is no larger there than inside.
+    A set covers its domain, and what is beyond as far as its error there is at most twice that inside.
 
     Args:
         statistics: of the site's gate inputs.

@@ -1,26 +1,29 @@
-"""What each command takes: parsers that need neither Keras nor its backend.
-
-Choices that the package knows are written out here, as importing it takes seconds; a test compares them.
-"""
+"""What each command takes: parsers that need neither Keras nor its backend."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import fs_neurons
 from fs_neurons.cli.errors import UsageError
+from fs_neurons.cli.flags import (
+    CORRECTIONS,
+    GRANULARITIES,
+    METHODS,
+    STRATEGIES,
+    add_allow_code,
+    add_images,
+    add_json,
+    add_labels,
+    add_sets,
+    assignment,
+    at_least,
+    pair,
+)
 
 PROGRAM = "fs-neurons"
-
-QUALITIES = ("paper", "accurate", "sparse")
-UNSUPPORTED = ("raise", "keep", "fit")
-GRANULARITIES = ("channel", "layer")
-CORRECTIONS = ("none", "mean", "affine", "weights", "joint")
-METHODS = ("bptt", "exact")
-STRATEGIES = ("one", "mirrored", "multi_worker")
-DATA_SETS = ("cifar10", "digits")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,143 +93,35 @@ to begin with, a network that is shipped with the package:
 fs-neurons COMMAND --help says what a command takes."""
 
 
-# --- values -------------------------------------------------------------------------------------
-
-
-def _at_least(minimum: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
-    def convert(text: str) -> Any:
-        value = kind(text)
-        if not value >= minimum:
-            raise argparse.ArgumentTypeError(f"must be at least {minimum}, got {text}")
-        return value
-
-    convert.__name__ = f"{kind.__name__} value"
-    return convert
-
-
-def _pair(text: str) -> tuple[float, float]:
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be LOW,HIGH, got {text}") from None
-    return low, high
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    activation, _, name = text.partition("=")
-    if not name:
-        raise argparse.ArgumentTypeError(
-            f"give ACTIVATION=SET, such as --set=silu=swish_k10, not {text}"
-        )
-    return activation, name
-
-
-# --- flags that several commands have -----------------------------------------------------------
-
-
-def _allow_code(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--allow_code", action="store_true",
-        help="load Lambda layers too: runs the code stored in the file; only for files that you trust",
-    )  # fmt: skip
-
-
-def _sets(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--quality", choices=QUALITIES, default="paper",
-        help="published sets (paper), fitted ones (accurate), those with the fewest spikes (sparse);"
-        " default: paper",
-    )  # fmt: skip
-    parser.add_argument(
-        "--keep", type=_names, default=[], metavar="NAMES",
-        help="activations that stay, such as sigmoid; several with commas",
-    )  # fmt: skip
-    parser.add_argument(
-        "--keep_layers", type=_names, default=[], metavar="NAMES",
-        help="layers whose activation stays, such as block/conv; several with commas",
-    )  # fmt: skip
-    parser.add_argument(
-        "--unsupported", choices=UNSUPPORTED, default="raise",
-        help="what has no parameter set: refuse it (raise), leave it (keep), or fit a set; default: raise",
-    )  # fmt: skip
-    parser.add_argument(
-        "--keep_unsupported", dest="unsupported", action="store_const", const="keep",
-        help="the same as --unsupported=keep",
-    )  # fmt: skip
-    parser.add_argument(
-        "--convert_outputs", action="store_true",
-        help="convert a sigmoid or tanh that is the output as well",
-    )  # fmt: skip
-    parser.add_argument(
-        "--fold_batch_norm", action="store_true",
-        help="put batch normalisation into the weights next to it",
-    )  # fmt: skip
-
-
-def _images(parser: argparse.ArgumentParser, limit: int | None = None) -> None:
-    parser.add_argument(
-        "--data", default=None,
-        help=f"{', '.join(DATA_SETS)}, or a .npy file of images; default: that of a shipped MODEL,"
-        " else digits",
-    )  # fmt: skip
-    parser.add_argument(
-        "--data_dir", default=None, metavar="FOLDER",
-        help="folder of tensorflow-datasets that holds cifar10/; default: TFDS_DATA_DIR",
-    )  # fmt: skip
-    parser.add_argument(
-        "--limit", type=_at_least(1), default=limit, metavar="N",
-        help="use only the first N images" + (f"; default: {limit}" if limit else ""),
-    )  # fmt: skip
-    parser.add_argument(
-        "--batch_size", type=_at_least(1), default=100, metavar="N",
-        help="images per forward pass; default: 100",
-    )  # fmt: skip
-
-
-def _labels(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--labels", default=None, metavar="FILE.npy",
-        help="class of each image, for images from a file; those of a data set are known",
-    )  # fmt: skip
-
-
-def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", metavar="FILE", help="write everything measured to this file")
-
-
 # --- commands -----------------------------------------------------------------------------------
 
 
 def _convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("output", metavar="OUT.keras")
-    _sets(parser)
+    add_sets(parser)
     parser.add_argument(
-        "--set", type=_assignment, action="append", default=[], metavar="ACTIVATION=SET",
+        "--set", type=assignment, action="append", default=[], metavar="ACTIVATION=SET",
         help="a shipped set or a .json file for an activation; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--K", type=_at_least(1), help="time steps of FS-ReLU; default: 10")
+    parser.add_argument("--K", type=at_least(1), help="time steps of FS-ReLU; default: 10")
     parser.add_argument(
         "--alpha", type=float, help="upper end of the range of FS-ReLU; default: 25"
     )
-    _allow_code(parser)
+    add_allow_code(parser)
 
 
 def _calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("output", metavar="OUT.keras")
-    _images(parser, limit=1000)
-    parser.add_argument("--steps", type=_at_least(1), metavar="K", help="time steps of all sites")
+    add_images(parser, limit=1000)
+    parser.add_argument("--steps", type=at_least(1), metavar="K", help="time steps of all sites")
     parser.add_argument(
         "--granularity", choices=GRANULARITIES, default="channel",
         help="whether ReLUs get their range per channel or per layer; default: channel",
     )  # fmt: skip
     parser.add_argument(
-        "--spike_penalty", type=_at_least(0, float), default=0.0, metavar="COST",
+        "--spike_penalty", type=at_least(0, float), default=0.0, metavar="COST",
         help="what a spike costs, relative to the squared error of its site; 0.01 to 0.1 save spikes",
     )  # fmt: skip
     parser.add_argument(
@@ -236,44 +131,44 @@ def _calibrate(parser: argparse.ArgumentParser) -> None:
         "--correction", choices=CORRECTIONS,
         help="how errors are compensated for; default: joint with few steps, else weights",
     )  # fmt: skip
-    _sets(parser)
-    _allow_code(parser)
+    add_sets(parser)
+    add_allow_code(parser)
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL")
-    _images(parser)
-    _labels(parser)
-    _json(parser)
-    _allow_code(parser)
+    add_images(parser)
+    add_labels(parser)
+    add_json(parser)
+    add_allow_code(parser)
 
 
 def _profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL")
-    _images(parser)
+    add_images(parser)
     parser.add_argument(
         "--strategy", choices=STRATEGIES, default="one",
         help="one device, all GPUs of this machine, or the workers that TF_CONFIG names; default: one",
     )  # fmt: skip
-    _json(parser)
+    add_json(parser)
     parser.add_argument("--plot", metavar="PICTURE", help="write a picture to this file")
-    _allow_code(parser)
+    add_allow_code(parser)
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("snn", metavar="SNN")
-    _images(parser)
-    _labels(parser)
-    _json(parser)
-    _allow_code(parser)
+    add_images(parser)
+    add_labels(parser)
+    add_json(parser)
+    add_allow_code(parser)
 
 
 def _simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("output", metavar="OUT.csv")
-    _images(parser, limit=1)
-    _allow_code(parser)
+    add_images(parser, limit=1)
+    add_allow_code(parser)
 
 
 def _fit(parser: argparse.ArgumentParser) -> None:
@@ -281,13 +176,13 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--function", default="silu", help="Keras activation, or MODULE:FUNCTION; default: silu"
     )
-    parser.add_argument("--K", type=_at_least(1), default=12, help="time steps; default: 12")
+    parser.add_argument("--K", type=at_least(1), default=12, help="time steps; default: 12")
     parser.add_argument(
-        "--domain", type=_pair, default=(-8.0, 12.0), metavar="LOW,HIGH",
+        "--domain", type=pair, default=(-8.0, 12.0), metavar="LOW,HIGH",
         help="of gate inputs, as --domain=-8,12, the default",
     )  # fmt: skip
     parser.add_argument(
-        "--spike_penalty", type=_at_least(0, float), default=0.0, metavar="COST",
+        "--spike_penalty", type=at_least(0, float), default=0.0, metavar="COST",
         help="cost of a spike, as mean squared error; default: 0",
     )  # fmt: skip
     parser.add_argument(
@@ -297,14 +192,14 @@ def _fit(parser: argparse.ArgumentParser) -> None:
         "--method", choices=METHODS, default="exact", help="how to fit; default: exact"
     )
     parser.add_argument(
-        "--effort", type=_at_least(1), metavar="N",
+        "--effort", type=at_least(1), metavar="N",
         help="evaluations, or gradient steps for bptt; default: 1,000,000 or 2,000",
     )  # fmt: skip
     parser.add_argument(
-        "--seed", type=_at_least(0), default=0, help="of starts and moves; default: 0"
+        "--seed", type=at_least(0), default=0, help="of starts and moves; default: 0"
     )
     parser.add_argument(
-        "--time_budget", type=_at_least(0, float), default=60.0, metavar="SECONDS",
+        "--time_budget", type=at_least(0, float), default=60.0, metavar="SECONDS",
         help="at most; default: 60",
     )  # fmt: skip
     parser.add_argument("--name", help="of the set; default: that of OUT")
@@ -316,7 +211,7 @@ def _plot(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--function", help="what the set emulates, drawn beside it")
     parser.add_argument("--x", type=float, help="gate input of the one neuron to draw")
     parser.add_argument(
-        "--span", type=_pair, metavar="LOW,HIGH",
+        "--span", type=pair, metavar="LOW,HIGH",
         help="what to draw, as --span=-2,2; default: the set's domain",
     )  # fmt: skip
 
@@ -335,7 +230,7 @@ cifar10/resnet20. OUT is the .keras file to write; it loads again after `import 
 
 examples:
   fs-neurons convert digits/resnet8 snn.keras
-  fs-neurons convert model.keras snn.keras --quality=accurate
+  fs-neurons convert model.keras snn.keras --quality=paper
   fs-neurons convert model.keras snn.keras --K=6 --alpha=10 --keep=sigmoid
   fs-neurons convert model.keras snn.keras --set=gelu=gelu_k12 --set=silu=mine.json"""),
     "calibrate": (_calibrate, "MODEL OUT.keras", """\

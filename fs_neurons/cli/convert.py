@@ -29,7 +29,7 @@ def run(parsed: argparse.Namespace) -> None:
 
 
 def choices(parsed: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of fs.convert that the flags of `arguments._sets` stand for."""
+    """The arguments of fs.convert that the flags of `flags.add_sets` stand for."""
     return {
         "quality": parsed.quality,
         "keep": parsed.keep,

@@ -10,18 +10,15 @@ lookup, see `neuron.staircase`. A SavedModel keeps its kernels.
 
 from __future__ import annotations
 
-import functools
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from fs_neurons.backend import without_kernels
-from fs_neurons.layers import FSActivation
-from fs_neurons.network.keras_internals import input_structure, parts_of, patch_tf2onnx
+from fs_neurons.network.keras_internals import input_structure, patch_tf2onnx
 
 FORMATS = ("onnx", "tf_saved_model", "litert")
 
@@ -60,9 +57,9 @@ def export(
         _export_onnx(model, path, **options)
     elif format == "litert":
         with without_kernels():
-            _keras_export(model, path, format=format, **{"verbose": False, **options})
+            model.export(path, format=format, **{"verbose": False, **options})
     else:
-        _keras_export(model, path, format=format, **{"verbose": False, **options})
+        model.export(path, format=format, **{"verbose": False, **options})
 
 
 def _export_onnx(model: keras.Model, path: pathlib.Path, opset_version: int | None = None) -> None:
@@ -100,20 +97,3 @@ def _export_onnx(model: keras.Model, path: pathlib.Path, opset_version: int | No
             output_path=str(temporary),
         )
         os.replace(temporary, path)
-
-
-_keras_export: Callable[..., Any] = keras.Model.export
-
-
-@functools.wraps(_keras_export)
-def _export_by_keras(
-    model: keras.Model, filepath: Any, format: str = "tf_saved_model", *args: Any, **kwargs: Any
-) -> Any:
-    """`model.export`, which for ONNX must not meet kernels: tf2onnx would write a file that can't be opened."""
-    if format == "onnx" and any(isinstance(part, FSActivation) for part in parts_of(model)):
-        with without_kernels():
-            return _keras_export(model, filepath, format, *args, **kwargs)
-    return _keras_export(model, filepath, format, *args, **kwargs)
-
-
-keras.Model.export = _export_by_keras

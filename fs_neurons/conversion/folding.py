@@ -24,8 +24,6 @@ from fs_neurons.network.cloning import clone_of
 from fs_neurons.network.keras_internals import functional_of, is_rewritable, nodes_of
 from fs_neurons.network.kinds import (
     AFFINE,
-    CONVOLUTION,
-    DENSE,
     DEPTHWISE,
     LAYERS,
     PADDING,
@@ -37,8 +35,6 @@ from fs_neurons.network.kinds import (
     channel_axis,
 )
 from fs_neurons.network.structure import call_counts, is_idle
-
-_TARGETS = (DENSE, CONVOLUTION, TRANSPOSED, DEPTHWISE, SEPARABLE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +144,8 @@ class _Plan:
         if target is None or self.after.get(id(target)) is None:
             return
         shared = self.calls[id(op)] > 1 or self.calls[id(target)] > 1
-        if shared or _kind(target) not in _TARGETS or applies_activation(target):
+        over_outputs = _kind(target).scale_outputs
+        if shared or over_outputs is None or applies_activation(target):
             return
         if _obstacle(target):
             self.left[op.name] = _obstacle(target)
@@ -157,7 +154,7 @@ class _Plan:
         if affine is None:
             return
         kernels, bias = self._weights_of(target)
-        scaled = kernels[-1] * _over_outputs(target, affine.scale)
+        scaled = kernels[-1] * over_outputs(target, affine.scale)
         self.weights[id(target)] = [*kernels[:-1], scaled, bias * affine.scale + affine.offset]
         self._fold(op, target)
         self.after[id(target)] = self.after.get(id(op))
@@ -184,7 +181,7 @@ class _Plan:
             return "its output goes to several layers, or out of the model"
         if self.calls[id(op)] > 1 or self.calls[id(target)] > 1:
             return f"it or {target.name!r} is called more than once"
-        if _kind(target) not in _TARGETS:
+        if _kind(target).scale_inputs is None:
             return f"next to it is no dense or convolutional layer, but {target.name!r}"
         if _obstacle(target):
             return _obstacle(target)
@@ -215,8 +212,10 @@ class _Plan:
     def _scale_inputs(self, target: Any, affine: _Affine) -> None:
         kernels, bias = self._weights_of(target)
         first = kernels[0]
-        offset = first * _over_inputs(target, affine.offset)
-        first = first * _over_inputs(target, affine.scale)
+        over_inputs = _kind(target).scale_inputs
+        assert over_inputs is not None  # it has no reason against
+        offset = first * over_inputs(target, affine.offset)
+        first = first * over_inputs(target, affine.scale)
         taps = tuple(range(first.ndim - 2))
         if _kind(target) is DEPTHWISE:
             constant = offset.sum(axis=taps).ravel()
@@ -269,22 +268,6 @@ def _affine_of(op: Any, tensor: Any, axis: int) -> _Affine | None:
     if scale.size not in (1, channels) or offset.size not in (1, channels):
         return None
     return _Affine(*(np.broadcast_to(x.ravel(), channels) for x in (scale, offset)))
-
-
-def _over_outputs(layer: Any, values: np.ndarray) -> np.ndarray:
-    """One value per output channel, to multiply the last kernel with."""
-    if _kind(layer) is TRANSPOSED:
-        return values[:, None]
-    return values.reshape(-1, layer.depth_multiplier) if _kind(layer) is DEPTHWISE else values
-
-
-def _over_inputs(layer: Any, values: np.ndarray) -> np.ndarray:
-    """One value per input channel, to multiply the first kernel with."""
-    groups = getattr(layer, "groups", 1)
-    if groups > 1 and _kind(layer) is CONVOLUTION:
-        # Output channel o sees the inputs of its own group.
-        return values.reshape(groups, -1).repeat(layer.filters // groups, axis=0).T
-    return values if _kind(layer) is TRANSPOSED else values[:, None]
 
 
 class _Folder(Rewriter):

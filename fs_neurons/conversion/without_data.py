@@ -2,7 +2,7 @@
 
 A gate input behind batch normalization has a known mean and standard deviation in each channel, and so has what
 follows from it. Each channel gets the parameters with the least expected error; what rests on a guess about the
-model's inputs keeps the registered set. See `calibration.input_statistics` and `calibration.selection`.
+model's inputs keeps the registered set. See `calibration.statistics` and `calibration.selection`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from fs_neurons.neuron.families import family_steps
 
 # From this share of a site's gate inputs outside what its parameters cover on, `convert` warns.
 WARN_OUTSIDE = 0.01
-# What a spike costs at each quality, in units of the variance of a site's output.
-SPIKE_PENALTIES = {"accurate": 0.0, "sparse": 0.003}
+# What a spike costs at each quality, in units of the variance of a site's output; None: as little as `choose`
+# has it.
+SPIKE_PENALTIES: dict[str, float | None] = {"accurate": None, "sparse": 0.003}
 
 
 def statistics_of(model: keras.Model) -> InputStatistics | None:

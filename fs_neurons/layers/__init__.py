@@ -1,6 +1,7 @@
 """Keras layers of FS-neurons, max-pooling of their spikes, and the recording of both."""
 
 from fs_neurons.layers.activation import FSActivation, FSReLU, FSSigmoid, FSSwish, fs_layer
+from fs_neurons.layers.exporting import leave_kernels_out_of_onnx
 from fs_neurons.layers.pooling import FSMaxPooling2D, spiking_pool
 from fs_neurons.layers.recording import (
     Measure,
@@ -24,3 +25,5 @@ __all__ = [
     "soft_spikes_per_neuron",
     "spiking_pool",
 ]
+
+leave_kernels_out_of_onnx()

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+from fs_neurons.backend import fuse
 from fs_neurons.layers.activation import FSReLU
 from fs_neurons.neuron import FSParameters, relu_parameters
 
@@ -77,8 +78,8 @@ class FSMaxPooling2D(layers.MaxPooling2D):
 
     def call(self, x: Any) -> Any:
         # Pooling may lose NaN, but not infinity, which no FS-ReLU gives.
-        y = super().call(ops.where(ops.isnan(x), np.inf, x))
-        return ops.where(ops.isinf(y), np.nan, y)
+        y = _replaced(super().call(_replaced(x, np.nan, np.inf)), np.inf, np.nan)
+        return ops.cast(y, self.compute_dtype)
 
     def spikes(self, currents: Any) -> Any:
         """The currents that the pool passes on, step by step, from those that reach it.
@@ -148,6 +149,23 @@ def spiking_pool(pool: Any, source: Any) -> FSMaxPooling2D | None:
     config = {**pool.get_config(), "K": parameters.K, "alpha": parameters.alpha}
     spiking: FSMaxPooling2D = FSMaxPooling2D.from_config(config)
     return spiking
+
+
+def _replaced(x: Any, old: float, new: float) -> Any:
+    """x with `new` in place of `old`, either NaN or infinity; the gradient passes through."""
+
+    def forward(x: Any) -> tuple[Any, Any]:
+        flat = ops.reshape(ops.cast(x, "float32"), (-1,))
+        y = ops.reshape(_replacement(old, new)(flat), ops.shape(x))
+        return y, lambda *args, upstream=None: args[0] if upstream is None else upstream
+
+    return ops.custom_gradient(forward)(x)
+
+
+@functools.cache
+def _replacement(old: float, new: float) -> Callable[[Any], Any]:
+    is_old = ops.isnan if np.isnan(old) else ops.isinf
+    return fuse(lambda x: ops.where(is_old(x), np.float32(new), x), [(None,)])
 
 
 @functools.lru_cache(maxsize=32)

@@ -101,7 +101,7 @@ def is_element_wise(function: Callable[[Any], Any]) -> bool:
         return False
     if results[0].shape != rows.shape or results[1].shape != (4, rows.size // 4):
         return False
-    return np.array_equal(results[0], results[1].reshape(rows.shape), equal_nan=True)
+    return bool(np.array_equal(results[0], results[1].reshape(rows.shape), equal_nan=True))
 
 
 def difference_between(function: Callable[[Any], Any], other: Callable[[Any], Any]) -> str:

@@ -23,7 +23,7 @@ from fs_neurons.layers import FSActivation
 from fs_neurons.network import kinds
 from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.errors import ConversionError
-from fs_neurons.network.keras_internals import input_structure, is_rewritable, parts_of
+from fs_neurons.network.keras_internals import input_structure, is_rewritable, parts_of, run_graph
 from fs_neurons.network.kinds import applies_activation, kind_of, unwrapped
 
 __all__ = ["Call", "Graph", "Value", "depth", "is_linear", "is_weighted", "trace", "trace_spiking"]
@@ -149,9 +149,7 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
             for layer in part.layers:
                 x = visit(layer, prefix, x)
             return x
-        return part._run_through_graph(
-            x, operation_fn=lambda op: functools.partial(visit, op, prefix)
-        )
+        return run_graph(part, x, lambda op: functools.partial(visit, op, prefix))
 
     flat = [
         new_value(symbol.name, array.shape, symbol.dtype)

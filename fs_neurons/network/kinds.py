@@ -270,6 +270,6 @@ def _of(*kinds: Kind) -> tuple[type, ...]:
     return tuple(cls for cls, kind in LAYERS.items() if kind in kinds)
 
 
-SPLITTABLE = WEIGHTED = _of(*(kind for kind in LAYERS.values() if kind.weighted))
+SPLITTABLE = _of(*(kind for kind in LAYERS.values() if kind.weighted))
 ACTIVATIONS = _of(ACTIVATION)
 WRAPPERS = _of(WRAPPER)

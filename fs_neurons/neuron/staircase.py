@@ -5,7 +5,9 @@ has cells of equal width with at most one or two breakpoints in each:
 
     c = cell of x: (x - low) scale, clipped and truncated
     n = number of thresholds of cell c that x reaches
-    y = values[m c + n], m thresholds per cell
+    y = values[c, n]
+
+A row of the table has all that is known of its cell, as looking up is what takes longest.
 
 This equals the step loop bit for bit. Every breakpoint is found in float32 itself, by bisection over its
 numbers. And the cell is a non-decreasing function of x in float32 too, as each of its operations is: a breakpoint
@@ -46,14 +48,13 @@ class Table(NamedTuple):
 
     Attributes:
         low, scale: the cell of x is (x - low) scale, truncated.
-        thresholds: float32 array (cells, m): breakpoints in each cell, NaN where there are fewer than m.
-        values: float32 array (m (cells + 1),): the response at m c + n, in cell c with n thresholds reached.
+        rows: float32 array (cells, m + m + 1): the m thresholds of each cell, ascending, NaN where it has fewer;
+            then the responses with 0, ..., m of them reached.
     """
 
     low: np.float32
     scale: np.float32
-    thresholds: np.ndarray
-    values: np.ndarray
+    rows: np.ndarray
 
 
 @functools.lru_cache(maxsize=64)
@@ -115,11 +116,11 @@ def _table(
     limits = np.full((size, m), np.nan, np.float32)
     place = np.arange(len(cell)) - np.searchsorted(cell, cell)  # among those of its cell
     limits[cell, place] = steps.breakpoints
-    before = np.searchsorted(cell, np.arange(size + 1))  # breakpoints in lower cells
-    counts = before[:, None] + np.arange(m)
-    # What no x reaches may hold anything; the value after all thresholds of c is the first of c + 1.
-    values = steps.values[np.minimum(counts, len(steps.values) - 1)].ravel()
-    return Table(low, scale, limits, values)
+    before = np.searchsorted(cell, np.arange(size))  # breakpoints in lower cells
+    reached = before[:, None] + np.arange(m + 1)
+    # Thresholds that a cell doesn't have are never reached.
+    values = steps.values[np.minimum(reached, len(steps.values) - 1)]
+    return Table(low, scale, np.concatenate([limits, values], axis=1))
 
 
 def staircase_response(x: Any, parameters: NeuronParameters) -> Any | None:
@@ -134,13 +135,8 @@ def staircase_response(x: Any, parameters: NeuronParameters) -> Any | None:
     found = _tables(tuple(sets[i] for i in used))
     if found is None:
         return None
-    m = found[0].thresholds.shape[1]
-    sizes = np.array([len(table.thresholds) for table in found])
-    # One row after the last of each set, so that its values begin at m times its first cell.
-    thresholds = np.concatenate(
-        [np.pad(t.thresholds, ((0, 1), (0, 0)), constant_values=np.nan) for t in found]
-    )
-    values = np.concatenate([table.values for table in found])
+    m = found[0].rows.shape[1] // 2
+    sizes = np.array([len(table.rows) for table in found])
 
     def of_channel(numbers: Any, dtype: Any) -> Any:
         """What differs between sets, in a shape that broadcasts with x."""
@@ -153,15 +149,19 @@ def staircase_response(x: Any, parameters: NeuronParameters) -> Any | None:
     low = of_channel([table.low for table in found], np.float32)
     scale = of_channel([table.scale for table in found], np.float32)
     last = of_channel(sizes - 1, np.float32)
-    start = of_channel(np.cumsum(sizes + 1) - sizes - 1, np.int32)
+    start = of_channel(np.cumsum(sizes) - sizes, np.int32)
     place = ops.maximum(ops.minimum((x - low) * scale, last), np.float32(0))
     cell = ops.maximum(ops.cast(place, "int32"), np.int32(0))  # NaN becomes any integer
     if np.any(start):
         cell = cell + start
-    index = cell if m == 1 else cell * np.int32(m)
-    for column in thresholds.T:
-        index = index + ops.cast(x >= gather(column, cell), "int32")
-    return ops.where(ops.isnan(x), x, gather(values, index))
+    row = ops.unstack(gather(np.concatenate([table.rows for table in found]), cell), axis=-1)
+    # z: 1 for thresholds that are reached, else 0; of y one term is not 0. Products are quicker than selections.
+    z = [np.float32(1), *(ops.cast(x >= threshold, "float32") for threshold in row[:m]), None]
+    y = sum(
+        value * (here if above is None else here - above)
+        for value, here, above in zip(row[m:], z[:-1], z[1:], strict=True)
+    )
+    return ops.where(ops.isnan(x), x, y)
 
 
 def _tables(sets: tuple[FSParameters, ...]) -> list[Table] | None:

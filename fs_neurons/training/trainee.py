@@ -17,7 +17,12 @@ from keras import ops
 
 from fs_neurons import neuron
 from fs_neurons.backend.training import jit_compile, training_class
-from fs_neurons.layers import FSActivation, collect_records, soft_spikes_per_neuron
+from fs_neurons.layers import (
+    FSActivation,
+    FSMaxPooling2D,
+    collect_records,
+    soft_spikes_per_neuron,
+)
 from fs_neurons.network.keras_internals import parts_of
 from fs_neurons.training.recipe import Recipe
 
@@ -27,7 +32,7 @@ TEMPERATURE = 2.0
 SPIKE_COST = 2.0
 
 
-class Trainee(keras.Model):  # type: ignore[misc]  # Keras is untyped
+class Trainee(keras.Model):
     """A copy of a classifier in the dtype policy of a recipe, compiled for `train_on_batch`.
 
     Targets are a dictionary of "labels", integers (batch, ...), and "taught", the teacher's logits
@@ -159,6 +164,10 @@ def twin(model: keras.Model, policy: str | None, seed: int = 0) -> keras.Model:
             config["dtype"] = policy
         if "seed" in config and config["seed"] is None:
             config["seed"] = next(seeds)
+        if type(layer) is FSMaxPooling2D:
+            # Has the same outputs but no gradient.
+            del config["K"], config["alpha"]
+            return keras.layers.MaxPooling2D.from_config(config)
         return training_class(layer).from_config(config)
 
     result = keras.models.clone_model(model, clone_function=copy, recursive=True)

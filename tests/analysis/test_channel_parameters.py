@@ -86,7 +86,7 @@ def test_profile_tells_sets_apart_that_differ_only_in_their_domain():
 
 def test_profile_warns_with_the_widest_domain(images):
     _, snn, _ = networks()
-    with pytest.warns(UserWarning, match=r"4 channels, the widest \(-4, 6\)"):
+    with pytest.warns(UserWarning, match=r"outside \(-4, 6\) or less, channel by channel"):
         fs.profile(snn, images)
 
 

@@ -13,6 +13,7 @@ from fs_neurons.analysis.evaluation import per_image, scores_and_spikes
 from fs_neurons.analysis.side_by_side import Tally, side_by_side
 from fs_neurons.data.imagenet import open_images, stream, wnids
 from fs_neurons.data.preprocessing import PREPROCESSINGS
+from fs_neurons.layers import activation
 from fs_neurons.models.imagenet import Network
 
 RANDOM = np.random.default_rng(0)
@@ -117,9 +118,9 @@ def test_nan_and_wrong_arguments_are_refused(folder):
 def test_spikes_beyond_an_int32_are_counted(monkeypatch):
     network = make_network()
     snn = fs.convert(network.model)
-    record = fs.layers.SiteRecord
+    record = activation.SiteRecord
     monkeypatch.setattr(
-        fs.layers,
+        activation,
         "SiteRecord",
         lambda layer, shape, spikes: record(layer, shape, spikes * 0 + 2**31 - 1),
     )

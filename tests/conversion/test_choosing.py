@@ -21,7 +21,7 @@ def dense(activation, name="mine", last=True):
 
 
 def chosen(model, **arguments):
-    report = fs.conversion_report(fs.convert(model, **arguments))
+    report = fs.conversion_report(fs.convert(model, **{"quality": "paper", **arguments}))
     return [row.parameters for row in report.rows]
 
 

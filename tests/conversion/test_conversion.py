@@ -132,7 +132,7 @@ def test_the_model_is_untouched_and_its_weights_are_carried_over(model):
     before = [w.copy() for w in model.get_weights()]
     inputs = some_inputs(model)
     expected = outputs(model, inputs)
-    snn = fs.convert(model)
+    snn = fs.convert(model, quality="paper")
     assert [layer.name for layer in model.layers] == names
     for w, v in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(w, v)
@@ -182,7 +182,7 @@ def test_one_dense_layer_computes_the_response_of_its_weighted_sums():
     model = randomise(keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="swish")]))
     x = RANDOM.normal(size=(5, 4)).astype("float32")
     kernel, bias = model.get_weights()
-    snn = fs.convert(model)
+    snn = fs.convert(model, quality="paper")
     sums = ops.convert_to_numpy(snn.layers[0](x))
     np.testing.assert_allclose(sums, x @ kernel + bias, rtol=1e-5)
     np.testing.assert_array_equal(
@@ -192,7 +192,7 @@ def test_one_dense_layer_computes_the_response_of_its_weighted_sums():
 
 def test_sites_and_their_names():
     keras.backend.clear_session()
-    report = fs.conversion_report(fs.convert(residual()))
+    report = fs.conversion_report(fs.convert(residual(), quality="paper"))
     assert [
         (row.site, row.activation, row.parameters, row.shape, row.neurons) for row in report.rows
     ] == [
@@ -354,8 +354,8 @@ def test_an_activation_without_a_set_is_refused_by_name_or_kept():
         ]
     )
     with pytest.raises(fs.ConversionError, match=r"'odd'.*exponential.*keep"):
-        fs.convert(model)
-    snn = fs.convert(model, unsupported="keep")
+        fs.convert(model, quality="paper")
+    snn = fs.convert(model, quality="paper", unsupported="keep")
     assert [row.parameters for row in fs.conversion_report(snn).rows] == [
         "relu_k10_alpha25",
         "kept",

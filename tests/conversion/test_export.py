@@ -167,8 +167,8 @@ def element_wise(path):
     [
         (fs.relu_parameters(10, 25.0), 5),
         (fs.relu_parameters(8, 4.0, "nearest"), 6),
-        (load("swish_k8"), 13),
-        (load("swish_k16"), 13),
+        (load("swish_k8"), 20),
+        (load("swish_k16"), 20),
     ],
 )
 def test_few_operations_equal_to_the_loop(parameters, most, tmp_path):

@@ -140,3 +140,11 @@ def test_dtype_policy_before_quantisation(source):
     plain = keras.dtype_policies.get(source)
     assert internals.without_quantization(plain) is plain
     assert internals.without_quantization(None) is None
+
+
+def test_tf2onnx_is_patched_by_keras():
+    pytest.importorskip("tf2onnx")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the exports are those of TensorFlow")
+    internals.patch_tf2onnx()
+    internals.patch_tf2onnx()  # a second time does no harm

@@ -17,7 +17,7 @@ from fs_neurons import cli, fitting, models
 from fs_neurons.analysis import evaluate
 from fs_neurons.backend import distribution
 from fs_neurons.calibration import Settings
-from fs_neurons.cli import arguments
+from fs_neurons.cli import flags as cli_flags
 from fs_neurons.cli.errors import with_flags
 from fs_neurons.conversion.substitution import UNSUPPORTED
 from fs_neurons.data import datasets
@@ -56,19 +56,23 @@ def test_convert_and_profile_give_what_the_package_gives(call, tmp_path):
 
 def test_flags_of_one_call_are_forgotten_by_the_next(call):
     assert "relu_k6" in call("convert digits/resnet8 a.keras --K=6")[1]
-    assert "relu_k10_alpha25" in call("convert digits/resnet8 a.keras")[1]
+    assert "relu_k10_alpha25" in call("convert digits/resnet8 a.keras --quality=paper")[1]
 
 
 def test_sets_and_kept_activations_reach_convert(call):
     printed = call("convert digits/se_resnet8_swish s.keras --set=swish=swish_k8 --keep=sigmoid")[1]
     assert "swish_k8" in printed and "kept" in printed and "swish_k16" not in printed
-    assert "sigmoid_k12 " in call("convert digits/se_resnet8_swish s.keras --quality=accurate")[1]
+    for quality, published in (("paper", True), ("accurate", False)):
+        printed = call(f"convert digits/se_resnet8_swish s.keras --quality={quality}")[1]
+        assert ("sigmoid_k12_paper" in printed) == published and "sigmoid_k12" in printed
 
 
 def test_a_set_that_matches_nothing_gives_a_warning_in_one_line(call):
     code, _, errors = call("convert digits/resnet8 a.keras --set=silu=swish_k8")
     assert (
-        code == OK and errors.startswith("fs-neurons: warning: --set=silu=SET was") and errors.count("\n") == 1
+        code == OK
+        and errors.startswith("fs-neurons: warning: --set=silu=SET was")
+        and errors.count("\n") == 1
     )
 
 
@@ -187,18 +191,18 @@ def test_help_shows_every_command_and_flag(call):
 
 
 def test_choices_are_those_of_the_package():
-    assert arguments.QUALITIES == parameters.QUALITIES
-    assert set(arguments.STRATEGIES) == set(distribution.STRATEGIES)
-    assert arguments.UNSUPPORTED == UNSUPPORTED
-    assert set(arguments.METHODS) == set(fitting.EFFORT)
-    assert set(arguments.DATA_SETS) == set(datasets.NAMES)
-    for name in arguments.CORRECTIONS:
+    assert cli_flags.QUALITIES == parameters.QUALITIES
+    assert set(cli_flags.STRATEGIES) == set(distribution.STRATEGIES)
+    assert cli_flags.UNSUPPORTED == UNSUPPORTED
+    assert set(cli_flags.METHODS) == set(fitting.EFFORT)
+    assert set(cli_flags.DATA_SETS) == set(datasets.NAMES)
+    for name in cli_flags.CORRECTIONS:
         Settings(correction=name)
-    for name in arguments.GRANULARITIES:
+    for name in cli_flags.GRANULARITIES:
         Settings(granularity=name)
-    with pytest.raises(ValueError, match=", ".join(arguments.CORRECTIONS)):
+    with pytest.raises(ValueError, match=", ".join(cli_flags.CORRECTIONS)):
         Settings(correction="nothing")
-    with pytest.raises(ValueError, match=f"{', '.join(arguments.GRANULARITIES)}, got"):
+    with pytest.raises(ValueError, match=f"{', '.join(cli_flags.GRANULARITIES)}, got"):
         Settings(granularity="nothing")
 
 

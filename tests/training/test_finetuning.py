@@ -70,6 +70,29 @@ def test_a_softmax_at_the_end_trains_as_the_logits_in_front_of_it_do():
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+def test_a_network_trains_through_the_max_pooling_of_its_spikes():
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    pooled = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Conv2D(4, 3), layers.ReLU(), layers.MaxPooling2D(),
+         layers.Flatten(), layers.Dense(10)]
+    )  # fmt: skip
+    snn = fs.convert(pooled, relu=fs.relu_parameters(K=4, alpha=4.0))
+    assert any(isinstance(layer, fs.FSMaxPooling2D) for layer in snn.layers)
+    plain = keras.models.clone_model(
+        pooled,
+        clone_function=lambda layer: (
+            fs.FSReLU(4, 4.0)
+            if isinstance(layer, layers.ReLU)
+            else type(layer).from_config(layer.get_config())
+        ),
+    )
+    plain.set_weights(snn.get_weights())
+    tuned = finetune(snn, X, Y, **FAST)
+    assert not np.array_equal(tuned.get_weights()[0], snn.get_weights()[0])
+    assert_same_weights(tuned, finetune(plain, X, Y, **FAST))
+
+
 def test_the_seed_alone_decides_what_it_trains_to():
     first = finetune(SNN, TRAIN, teacher=ANN, seed=1, **FAST)
     keras.utils.set_random_seed(5)

@@ -10,11 +10,11 @@ from keras import layers
 import fs_neurons as fs
 from fs_neurons import models
 from fs_neurons.calibration import moments
-from fs_neurons.calibration.input_statistics import input_statistics
+from fs_neurons.calibration.statistics import input_statistics
 from fs_neurons.calibration.moments import NORMALIZED, PROPAGATED, UNKNOWN, Moments
 from fs_neurons.conversion.folding import fold
 from fs_neurons.data import datasets
-from fs_neurons.layers import FSActivation, record_spikes
+from fs_neurons.layers import FSActivation
 from fs_neurons.network.rewriting import Rewriter
 
 
@@ -40,8 +40,10 @@ def of_normalization(layer):
     return np.asarray(layer.beta, float), np.abs(np.asarray(layer.gamma, float)) * share
 
 
-def statistics_of(inputs, outputs, name="site"):
-    return input_statistics(keras.Model(inputs, outputs))[name]
+def statistics_of(inputs, outputs):
+    """Of the only site."""
+    (site,) = input_statistics(keras.Model(inputs, outputs))
+    return site
 
 
 def gaussian(mean, variance, axis=3):
@@ -203,7 +205,9 @@ def test_pools_and_gates():
         keras.ops.sigmoid, Moments(mean, found["gate"].deviation ** 2, 3, PROPAGATED)
     )
     np.testing.assert_allclose(found["site"].mean, mean * after.mean, rtol=1e-6)
-    expected = (deviation**2 + mean**2) * (after.variance + after.mean**2) - (mean * after.mean) ** 2
+    expected = (deviation**2 + mean**2) * (after.variance + after.mean**2) - (
+        mean * after.mean
+    ) ** 2
     np.testing.assert_allclose(found["site"].deviation ** 2, expected, rtol=1e-5)
 
 
@@ -338,8 +342,7 @@ def measured(model, images):
     """Mean and standard deviation of the gate inputs of every site, by channel."""
     met = {}
     recorder = Rewriter(lambda site, name, _: Recorder(site, met, name=name)).rewrite(model)
-    with record_spikes():
-        recorder(images, training=False)
+    recorder(images, training=False)
     merged = {name: np.concatenate(parts).astype(float) for name, parts in met.items()}
     return {
         name: (x.mean(axis=tuple(range(x.ndim - 1))), x.std(axis=tuple(range(x.ndim - 1))))
