@@ -18,7 +18,7 @@ from fs_neurons.network import Site
 from fs_neurons.neuron import ChannelParameters, FSParameters, NeuronParameters, relu_parameters
 
 # The least price of a spike where sets are chosen: of sets that are as good, the one that spikes less.
-LEAST_PRICE = 3e-4
+LEAST_PRICE = 1.5e-4
 # Gate inputs that spikes are counted for.
 COUNTED = 1_000_000
 
