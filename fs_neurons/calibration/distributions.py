@@ -30,9 +30,9 @@ SAME_DISTRIBUTION = 0.03
 
 # Of the histograms of a channel, the share of what is expected on other images, and how many standard
 # deviations of it they reach.
-PRIOR_SHARE, REACH = 0.3, 8.0
+PRIOR_SHARE, REACH = 0.6, 8.0
 # How many times wider other images are taken to be: what lies outside of a set's range does more harm.
-PRIOR_WIDTH = 2.5
+PRIOR_WIDTH = 1.5
 
 Function = Callable[[np.ndarray], np.ndarray]
 
