@@ -28,10 +28,13 @@ from fs_neurons import models
 from fs_neurons.analysis.evaluation import Evaluation
 from fs_neurons.backend import distribution
 from fs_neurons.data import datasets
+from fs_neurons.files import params_dir
+from fs_neurons.training import CheckpointError
 
 # What bad flags, files and models raise; anything else is a defect and keeps its traceback.
 USER_ERRORS = (
     ValueError, FileNotFoundError, datasets.DatasetUnavailable, distribution.WorkerLostError,
+    CheckpointError,
 )  # fmt: skip
 
 
@@ -209,6 +212,11 @@ def path(
     """
     parts = [stem, *([] if data == "cifar10" else [data]), *([] if complete else ["partial"])]
     return pathlib.Path(values.output_dir) / "_".join(parts)
+
+
+def params_path(folder: str | None, name: str, complete: bool = True) -> pathlib.Path:
+    """Folder for networks: the one given, else params/NAME; params/NAME_partial if trained on less than all."""
+    return pathlib.Path(folder) if folder else params_dir() / (name + "_partial" * (not complete))
 
 
 # --- rows ---------------------------------------------------------------------------------------

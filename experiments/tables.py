@@ -21,8 +21,9 @@ HEADINGS = {
     "logit_error": "error of logits", "accuracy": "accuracy %", "calibrated": "calibrated %",
     "calibrated_spikes_per_neuron": "calibrated: spikes/neuron", "alpha": "α", "Q": "bits Q",
     "ns_per_gate_input": "Nanoseconds per gate input", "ms_per_image": "milliseconds per image",
-    "peak_bytes": "Peak memory, MiB", "ms_per_image_by_batch": "Milliseconds per image, by size of the batch",
-    "fs": "FS-neurons", "rate": "Rate coding after each step", "published": "Published elsewhere",
+    "peak_bytes": "Peak memory, MiB", "profile_ms_per_image": "fs.profile, milliseconds per image",
+    "first_call_seconds": "First calls, seconds", "keras": "Keras", "ratio_spread": "quartiles of the ratio",
+    "fs": "FS-neurons", "fs_neurons": "FS-neurons", "rate": "Rate coding after each step", "published": "Published elsewhere",
     "gate_input": "gate input", "latency": "steps to the output", "conversion_seconds": "seconds to convert",
     "value": "",
 }  # fmt: skip
