@@ -211,7 +211,7 @@ def _compared(model: keras.Model, snn: keras.Model, images: np.ndarray) -> dict[
     """
     names = blocks(model)
     original, spiking = (
-        keras.Model(m.inputs, [*(m.get_layer(name).output for name in names), _features(m)])
+        keras.Model(m.inputs[0], [*(m.get_layer(name).output for name in names), _features(m)])
         for m in (model, snn)
     )
     errors: list[list[np.ndarray]] = [[] for _ in range(len(names) + 1)]
@@ -263,7 +263,7 @@ def _probe(path: pathlib.Path) -> Callable[[keras.Model], float]:
 
 def _features_of(network: keras.Model, split: str, count: int, folder: pathlib.Path) -> np.ndarray:
     """Features (count, width) of the first images, part by part from `folder` or the network."""
-    extractor = keras.Model(network.inputs, _features(network))
+    extractor = keras.Model(network.inputs[0], _features(network))
     parts = []
     bar = runner.progress(count)
     for first in range(0, count, PART):

@@ -14,8 +14,8 @@ import numpy as np
 from keras import ops
 
 from fs_neurons import neuron
-from fs_neurons.calibration.statistics import SiteStatistics
 from fs_neurons.calibration.moments import NORMALIZED, PROPAGATED
+from fs_neurons.calibration.statistics import SiteStatistics
 from fs_neurons.neuron import FSParameters
 
 # Share of the wider Gaussian, and its standard deviation over the predicted one; more where statistics went

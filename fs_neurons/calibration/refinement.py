@@ -7,6 +7,7 @@ errors that stay before it.
 
 from __future__ import annotations
 
+import collections
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +18,14 @@ import numpy as np
 from keras import ops
 
 from fs_neurons.backend import with_gradients
-from fs_neurons.layers import record_spikes, soft_spikes_per_neuron
+from fs_neurons.calibration.corrections import Moments, offset_of
+from fs_neurons.layers import FSActivation, record_spikes, soft_spikes_per_neuron
 from fs_neurons.network.graph import Graph, Value
+from fs_neurons.network.kinds import channel_axis
 from fs_neurons.neuron import response_and_soft_spikes
+
+# Variables, each with a value or the unit of its changes.
+Weights = Sequence[tuple[keras.Variable, np.ndarray]]
 
 PASSES, IMAGES = 10, 25
 # Of the logarithm of a range, and of a weight in its unit.
@@ -30,12 +36,64 @@ SPIKE_COST = 10.0
 NEURONS = 50_000_000
 
 
+def refine_network(
+    spiking: Graph,
+    analog: Graph,
+    copies: Iterable[tuple[Any, Any]],
+    inputs: Sequence[np.ndarray],
+    most_spikes: float,
+) -> bool:
+    """`refine` with all kernels, offsets and ranges of a network.
+
+    Args:
+        spiking, analog, inputs, most_spikes: as for `refine`.
+        copies: layers of the original network, each with its copy in the converted one.
+    """
+    originals = [
+        (variable, ops.convert_to_numpy(value))
+        for original, copy in copies
+        for variable, value in zip(copy.weights, original.weights, strict=True)
+    ]
+    called = {id(call.op): call.op for call in spiking.calls}
+    kernels = [
+        (weight, _rms_of_channels(weight))
+        for layer in called.values()
+        for weight in getattr(layer, "weights", ())
+        if len(weight.shape) > 1 and "float" in weight.dtype
+    ]
+    ranges = [s.scale for s in called.values() if isinstance(s, FSActivation) and s.per_channel]
+    weights = kernels + _offsets(analog, originals, inputs)
+    return refine(spiking, analog, originals, ranges, weights, inputs, most_spikes)
+
+
+def _rms_of_channels(kernel: keras.Variable) -> np.ndarray:
+    squares = np.square(ops.convert_to_numpy(ops.cast(kernel, "float32")))
+    return np.asarray(np.sqrt(squares.mean(axis=tuple(range(squares.ndim - 1)))))
+
+
+def _offsets(
+    analog: Graph, originals: Weights, inputs: Sequence[np.ndarray]
+) -> list[tuple[keras.Variable, np.ndarray]]:
+    """Offsets of layers that are called once, with the standard deviation of their channels."""
+    uses = collections.Counter(id(call.op) for call in analog.calls)
+    first = [ops.convert_to_tensor(x[:IMAGES]) for x in inputs]
+    values = _run(analog, [(v, ops.convert_to_tensor(x)) for v, x in originals], first)
+    found = []
+    for call in analog.calls:
+        offset = offset_of(call.op) if uses[id(call.op)] == 1 else None
+        if offset is not None:
+            moments = Moments()
+            moments.add(values[call.outputs], channel_axis(call.op))
+            found.append((offset, np.sqrt(moments.variance)))
+    return found
+
+
 def refine(
     spiking: Graph,
     analog: Graph,
-    originals: Iterable[tuple[keras.Variable, np.ndarray]],
+    originals: Weights,
     ranges: Sequence[keras.Variable],
-    weights: Sequence[tuple[keras.Variable, np.ndarray]],
+    weights: Weights,
     inputs: Sequence[np.ndarray],
     most_spikes: float,
 ) -> bool:
@@ -91,25 +149,34 @@ class _Pair(keras.Model):
     """The spiking network beside the analog one: its weights are changes to those of the spiking one, its loss the
     error that these leave."""
 
-    def __init__(self, spiking, analog, originals, ranges, weights, first, most_spikes):
+    def __init__(
+        self,
+        spiking: Graph,
+        analog: Graph,
+        originals: Weights,
+        ranges: Sequence[keras.Variable],
+        weights: Weights,
+        first: Sequence[np.ndarray],
+        most_spikes: float,
+    ) -> None:
         super().__init__(name="pair")
-        ranges = [(v, self._change(v)) for v in ranges]
-        weights = [(v, self._change(v), unit * (WEIGHT_RATE / RANGE_RATE)) for v, unit in weights]
-        originals = [(v, ops.convert_to_tensor(value)) for v, value in originals]
+        logarithms = [(v, self._change(v)) for v in ranges]
+        changes = [(v, self._change(v), unit * (WEIGHT_RATE / RANGE_RATE)) for v, unit in weights]
+        unchanged = [(v, ops.convert_to_tensor(value)) for v, value in originals]
         observed = [call.inputs[0] for call in spiking.sites]
         outputs = keras.tree.flatten(spiking.outputs)
-        given = _run(analog, originals, map(ops.convert_to_tensor, first))
+        given = _run(analog, unchanged, map(ops.convert_to_tensor, first))
         softmax = {v for v in outputs if _are_probabilities(ops.convert_to_numpy(given[v]))}
         observed += [v for v in outputs if "float" in v.dtype]
 
         # Closures: as attributes, the network and its weights would be trained too.
         def changed() -> list[tuple[keras.Variable, Any]]:
-            return [(v, v * ops.exp(change)) for v, change in ranges] + [
-                (v, v + ops.cast(change * unit, v.dtype)) for v, change, unit in weights
+            return [(v, v * ops.exp(change)) for v, change in logarithms] + [
+                (v, v + ops.cast(change * unit, v.dtype)) for v, change, unit in changes
             ]
 
         def loss(inputs: Sequence[Any]) -> Any:
-            wanted = _run(analog, originals, inputs)
+            wanted = _run(analog, unchanged, inputs)
             with record_spikes(response_and_soft_spikes) as records:
                 given = _run(spiking, changed(), inputs)
             error = sum(_relative_error(wanted[v], given[v], v in softmax) for v in observed)

@@ -31,7 +31,7 @@ from fs_neurons.neuron.families import at_scale, family_steps, load_family
 RELU_STEPS = 8
 # What a spike costs where nothing is said: so much that it hardly shows in the outputs of networks. The error
 # of ReLU at 8 steps is so small that fewer spikes are worth more.
-RELU_PENALTY, FAMILY_PENALTY = 1e-3, 2e-4
+RELU_PENALTY, FAMILY_PENALTY = 2e-3, 2e-4
 # Candidates for alpha: so many per factor of two, between these multiples of the site's standard deviation.
 ALPHAS_PER_OCTAVE, LOWEST_ALPHA, HIGHEST_ALPHA = 4, 2.0**-4, 2.0**6
 

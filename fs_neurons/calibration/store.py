@@ -1,85 +1,135 @@
-"""What flows through a network, for all batches at once: in memory as far as there is room, else on disk.
+"""What flows through both networks, for as many images as memory has room for.
 
-Running all batches through one call before the next lets what comes later be adjusted to what came
-before, at the cost of a single forward pass.
+All images go through one call before the next, so that what comes later is adjusted to what came before
+at the cost of a single forward pass. Where values are large, as in the first layers of a network for
+large images, only some images take part; the others catch up as soon as values are small enough. Each
+image goes through each call once.
 """
 
 from __future__ import annotations
 
 import functools
-import pathlib
-import tempfile
-from collections.abc import Callable, Iterable
+import itertools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from fs_neurons.calibration.data import Inputs, batches
 from fs_neurons.network.graph import Call, Graph, Value
 
-# What does not fit goes to temporary files.
-MEMORY_BYTES = 1_000_000_000
+# Of all values that are alive, and of the largest value of a batch.
+MEMORY_BYTES, BATCH_BYTES = 2_000_000_000, 32_000_000
+MOST_IMAGES = 100
+
+# Runs a call on the tensors that it asks for.
+Run = Callable[[Call, Callable[[Value], Any]], Any]
 
 
-class Store:
-    """Tensors by batch and value of a graph, in memory up to `limit` bytes, the others in temporary files."""
+class Lane:
+    """Values of one network, by batch."""
 
-    def __init__(self, limit: int = MEMORY_BYTES):
-        self._limit, self._used = limit, 0
+    def __init__(self, run: Run):
+        self._run = run
         self._tensors: dict[tuple[int, int], Any] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="fs_neurons_")
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._folder.cleanup()
 
     def put(self, batch: int, values: Any, tensors: Any) -> None:
-        """Keeps a structure of tensors, those of a structure of values."""
         flat = keras.tree.flatten(values), keras.tree.flatten(tensors)
         for value, tensor in zip(*flat, strict=True):
-            size = _bytes(tensor)
-            if self._used + size <= self._limit:
-                self._used += size
-            else:
-                path = pathlib.Path(self._folder.name) / f"{batch}_{value.index}.npy"
-                np.save(path, ops.convert_to_numpy(tensor))
-                tensor = path
             self._tensors[batch, value.index] = tensor
 
     def get(self, batch: int, value: Value) -> Any:
-        kept = self._tensors[batch, value.index]
-        return ops.convert_to_tensor(np.load(kept)) if isinstance(kept, pathlib.Path) else kept
+        return self._tensors[batch, value.index]
 
-    def of(self, batch: int) -> Callable[[Value], Any]:
-        """The tensors of a batch, as a function of the value."""
-        return functools.partial(self.get, batch)
+    def run(self, batch: int, call: Call) -> None:
+        self.put(batch, call.outputs, self._run(call, functools.partial(self.get, batch)))
 
-    def drop(self, values: Iterable[Value]) -> None:
-        """Forgets the tensors of all batches for these values."""
-        gone = {value.index for value in values}
-        for key in [key for key in self._tensors if key[1] in gone]:
-            kept = self._tensors.pop(key)
-            if isinstance(kept, pathlib.Path):
-                kept.unlink()
-            else:
-                self._used -= _bytes(kept)
+    def drop(self, batch: int, values: list[Value]) -> None:
+        for value in values:
+            del self._tensors[batch, value.index]
 
 
-def last_uses(graph: Graph) -> dict[Call, list[Value]]:
-    """Values that nothing reads after a call, by call; those that nothing reads at all go with their own."""
-    last: dict[Value, Call] = {}
-    for call in graph.calls:
-        for value in [*call.inputs, *keras.tree.flatten(call.outputs)]:
-            last[value] = call
-    uses: dict[Call, list[Value]] = {call: [] for call in graph.calls}
-    for value, call in last.items():
-        uses[call].append(value)
-    return uses
+class Store:
+    """Values of the analog and of the spiking network.
+
+    Args:
+        graph: of both.
+        inputs: calibration data.
+        analog, spiking: run a call of either network.
+        memory: bytes that values may take.
+    """
+
+    def __init__(
+        self, graph: Graph, inputs: Inputs, analog: Run, spiking: Run, memory: int = MEMORY_BYTES
+    ):
+        self.analog, self.spiking = Lane(analog), Lane(spiking)
+        self._graph = graph
+        self._last_read = _last_read(graph)
+        self._room = _room(graph, memory)
+        largest = max(map(_bytes, graph.values))
+        self._waiting = batches(inputs, min(MOST_IMAGES, max(1, BATCH_BYTES // largest)))
+        self._sizes: list[int] = []
+
+    @property
+    def batches(self) -> range:
+        """Numbers of the batches that take part."""
+        return range(len(self._sizes))
+
+    @property
+    def images(self) -> int:
+        """How many images take part."""
+        return sum(self._sizes)
+
+    def admit(self, place: int) -> None:
+        """Lets further images take part from call number `place` on, as far as there is room."""
+        while self._waiting and (
+            not self._sizes or self.images + len(self._waiting[0][0]) <= self._room[place]
+        ):
+            batch, arrays = len(self._sizes), self._waiting.pop(0)
+            self._sizes.append(len(arrays[0]))
+            for lane in (self.analog, self.spiking):
+                lane.put(batch, self._graph.inputs, [ops.convert_to_tensor(x) for x in arrays])
+                for call, dead in zip(self._graph.calls[:place], self._last_read, strict=False):
+                    lane.run(batch, call)
+                    lane.drop(batch, dead)
+
+    def run_analog(self, place: int) -> None:
+        """Runs call number `place` in the analog network."""
+        for batch in self.batches:
+            self.analog.run(batch, self._graph.calls[place])
+
+    def run_spiking(self, place: int) -> None:
+        """Runs it in the spiking network; what nothing reads after it is forgotten in both."""
+        for batch in self.batches:
+            self.spiking.run(batch, self._graph.calls[place])
+            for lane in (self.analog, self.spiking):
+                lane.drop(batch, self._last_read[place])
 
 
-def _bytes(tensor: Any) -> int:
-    dtype = np.dtype(keras.backend.standardize_dtype(tensor.dtype))
-    return int(np.prod(tensor.shape)) * dtype.itemsize
+def _last_read(graph: Graph) -> list[list[Value]]:
+    """For each call, the values that nothing reads after it; those that nothing reads at all among them."""
+    last = graph.last_uses
+    return [
+        [v for v in {*call.inputs, *keras.tree.flatten(call.outputs)} if last.get(v.index, i) == i]
+        for i, call in enumerate(graph.calls)
+    ]
+
+
+def _room(graph: Graph, memory: int) -> list[int]:
+    """For each call, how many images have room in memory from there on, in both networks."""
+    alive = sum(map(_bytes, graph.inputs))
+    peaks = []
+    for call, dead in zip(graph.calls, _last_read(graph), strict=True):
+        alive += sum(map(_bytes, keras.tree.flatten(call.outputs)))
+        peaks.append(alive)
+        alive -= sum(map(_bytes, dead))
+    later = itertools.accumulate(reversed(peaks), max)
+    return [memory // (2 * peak) for peak in later][::-1]
+
+
+def _bytes(value: Value) -> int:
+    dtype = np.dtype(keras.backend.standardize_dtype(value.dtype))
+    return max(1, math.prod(value.shape)) * int(dtype.itemsize)

@@ -52,6 +52,7 @@ def convert(
     spike_penalty: float = 0.0,
     target_spikes: float | None = None,
     correction: str | None = None,
+    verbose: bool = False,
     **activations: FSParameters | str,
 ) -> keras.Model:
     """Replaces every activation of `model` by FS-neurons, weights unchanged unless it is calibrated.
@@ -76,12 +77,13 @@ def convert(
             what these gave before; see `calibration`. 500 to 1,000 images do.
         steps: K of all calibrated sites, that of the uncalibrated sets when missing; without data, the
             largest K that a site may have.
-        granularity: whether calibrated ReLUs get their range per "channel" or per "layer".
+        granularity: whether calibrated sites get their range or set per "channel" or per "layer".
         spike_penalty: what a spike costs in calibration, relative to the squared error of its site;
             0.01 to 0.1 save spikes at little cost.
         target_spikes: spikes per neuron that calibration is to reach, by the least such penalty.
         correction: how calibration makes up for errors, one of `calibration.CORRECTIONS`; when missing,
             "joint" with up to four steps, or eight with a price on spikes, else "weights".
+        verbose: whether calibration shows a progress bar.
         activations: parameter sets by activation name, relu=..., swish=..., gelu=..., each FSParameters,
             the name of a set or a path; instead of the registered ones. The set for relu also gives
             the number of steps of ReLUs that saturate, such as ReLU6.
@@ -133,7 +135,7 @@ def convert(
         )
 
     if calibrated is not None:
-        return calibrate(model, parameters_of, calibration_data, calibrated)
+        return calibrate(model, parameters_of, calibration_data, calibrated, verbose)
 
     selected: dict[Site, Selection] = {}
     if quality != "paper":

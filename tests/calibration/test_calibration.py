@@ -11,8 +11,11 @@ from keras import layers
 
 import fs_neurons as fs
 from fs_neurons import models, neuron
-from fs_neurons.calibration import calibrator as calibration
-from fs_neurons.calibration.calibrator import Settings, best_alpha
+from fs_neurons.calibration import Settings, calibrate, corrections
+from fs_neurons.calibration.neurons import Neurons
+from fs_neurons.calibration.pair import Pair
+from fs_neurons.calibration.ranges import best_alpha
+from fs_neurons.calibration.store import Store
 from fs_neurons.data import datasets
 
 
@@ -110,11 +113,11 @@ def test_channel_means_are_those_of_the_network(model, images):
 
 
 def test_least_squares_equal_those_of_numpy(monkeypatch):
-    monkeypatch.setattr(calibration, "RIDGES", (1e-12,))
+    monkeypatch.setattr(corrections, "RIDGES", (1e-12,))
     random = np.random.default_rng(0)
     x, noise = random.normal(2, 1, (300, 5)), random.normal(0, 0.1, (300, 3))
     y = x @ random.normal(size=(5, 3)) + 4 + noise
-    fit = calibration._LeastSquares(5, 3)
+    fit = corrections.LeastSquares(5, 3)
     for half in range(2):
         fit.add(x[half::2], y[half::2], half)
     expected, *_ = np.linalg.lstsq(np.c_[x, np.ones(300)], y, rcond=None)
@@ -123,10 +126,28 @@ def test_least_squares_equal_those_of_numpy(monkeypatch):
 
 def test_what_half_of_the_images_can_not_predict_is_left_alone():
     random = np.random.default_rng(0)
-    fit = calibration._LeastSquares(40, 3)
+    fit = corrections.LeastSquares(40, 3)
     for half in range(2):
         fit.add(random.normal(size=(50, 40)), random.normal(size=(50, 3)), half)
     assert fit.solve() is None
+
+
+def refitted(model, name, x):
+    """The kernel of a layer behind a site whose neurons give half of what they should."""
+    half = dataclasses.replace(fs.relu_parameters(12, 32.0), d=fs.relu_parameters(12, 16.0).d)
+    (site,) = fs.find_sites(model)
+    pair = Pair.of(model, {site: half}, x[:1])
+    neurons = {site: Neurons(half, 0.0)}
+    store = Store(
+        pair.graph, [x], pair.analog, lambda call, tensors: pair.spiking(call, tensors, neurons)
+    )
+    for place, call in enumerate(pair.graph.calls):
+        store.admit(place)
+        store.run_analog(place)
+        if call.op.name == name:
+            assert corrections.refit(call, store)
+            return np.asarray(call.op.kernel)
+        store.run_spiking(place)
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -137,15 +158,21 @@ def test_a_refitted_convolution_gives_what_the_original_gave(padding):
     x = layers.Conv2D(3, 2, strides=2, activation="relu")(inputs)
     conv = layers.Conv2D(4, (2, 3), strides=(1, 2), padding=padding, use_bias=False, name="conv")
     model = keras.Model(inputs, conv(x))
-    half = dataclasses.replace(fs.relu_parameters(12, 32.0), d=fs.relu_parameters(12, 16.0).d)
     x = np.random.default_rng(0).normal(size=(64, 9, 7, 2)).astype(np.float32)
-    (site,) = fs.find_sites(model)
-    run = calibration._Calibration(model, {site: half}, [[x]], Settings(steps=12))
-    run._fit = lambda layer, call, spiking: setattr(layer, "parameters", half)
-    snn = run.run()
-    assert np.asarray(snn.get_layer("conv").kernel) == pytest.approx(
-        2 * np.asarray(conv.kernel), rel=0.05, abs=0.05
-    )
+    kernel = refitted(model, "conv", x)
+    assert kernel == pytest.approx(2 * np.asarray(conv.kernel), rel=0.05, abs=0.05)
+
+
+@pytest.mark.parametrize("padding", ["causal", "same"])
+def test_a_convolution_over_time_with_dilation_is_refitted(padding):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((20, 2))
+    x = layers.Conv1D(3, 2, activation="relu")(inputs)
+    conv = layers.Conv1D(4, 3, dilation_rate=2, padding=padding, name="conv")
+    model = keras.Model(inputs, conv(x))
+    x = np.random.default_rng(0).normal(size=(64, 20, 2)).astype(np.float32)
+    kernel = refitted(model, "conv", x)
+    assert kernel == pytest.approx(2 * np.asarray(conv.kernel), rel=0.05, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +264,7 @@ def test_settings_that_make_no_sense_are_refused(model, images, arguments, messa
 
 def test_data_that_can_not_calibrate_is_refused(model, images):
     with pytest.raises(ValueError, match="give calibration_data as well"):
-        fs.convert(model, steps=4)
+        fs.convert(model, granularity="layer")
     with pytest.raises(ValueError, match="give calibration_data as well"):
         fs.convert(model, correction="weights")
     with pytest.raises((TypeError, ValueError), match="label"):
@@ -248,3 +275,131 @@ def test_data_that_can_not_calibrate_is_refused(model, images):
     broken[7] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         fs.convert(model, calibration_data=broken, steps=4)
+
+
+def test_channels_are_those_of_the_layer_before(tmp_path):
+    """Whatever the image format of Keras is."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((3, 8, 6)),
+            layers.Conv2D(5, 3, data_format="channels_first"),
+            layers.BatchNormalization(axis=1),
+            layers.ReLU(),
+            layers.Conv2D(4, 3, data_format="channels_first", activation="silu"),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(50, 3, 8, 6)).astype(np.float32)
+    snn = fs.convert(model, calibration_data=x, steps=8)
+    relu, silu = (layer for layer in snn.layers if isinstance(layer, fs.FSActivation))
+    assert (relu.scale.shape, relu.axis) == ((5,), 1)
+    assert getattr(silu.parameters, "channels", 4) == 4 and silu.axis in (1, -1)
+    error = np.asarray(snn(x)) - np.asarray(model(x))
+    assert np.square(error).mean() < 0.05 * np.asarray(model(x)).var()
+
+
+def test_images_of_several_sizes_are_refused_and_open_sizes_are_not():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, activation="relu")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    random = np.random.default_rng(0)
+    small, large = (random.normal(size=(20, n, n, 3)).astype(np.float32) for n in (8, 10))
+    with pytest.raises(ValueError, match=r"images from 20 on have shape .10, 10, 3.,.* same size"):
+        fs.convert(model, calibration_data=[small, large], steps=6)
+    snn = fs.convert(model, calibration_data=[small, small], steps=6)
+    assert np.asarray(snn(large)) == pytest.approx(np.asarray(model(large)), abs=0.05)
+
+
+def test_a_binary_coded_set_at_another_site_than_relu_gives_way(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(4, 3, activation="silu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(50, 8, 8, 2)).astype(np.float32)
+    (site,) = fs.find_sites(model)
+    snn = calibrate(model, {site: fs.relu_parameters(8, 4.0)}, x, Settings(correction="none"))
+    assert np.asarray(snn(x)) == pytest.approx(np.asarray(model(x)), abs=0.2)
+    snn.save(tmp_path / "snn.keras")
+    loaded = keras.models.load_model(tmp_path / "snn.keras")
+    assert (np.asarray(loaded(x)) == np.asarray(snn(x))).all()
+
+
+@pytest.mark.parametrize("granularity", ["channel", "layer"])
+def test_max_pooling_behind_a_calibrated_site_is_that_of_its_outputs(granularity):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 2))
+    y = layers.ReLU(name="site")(layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, [y, layers.MaxPooling2D()(y)])
+    x = 9 * np.random.default_rng(0).normal(size=(50, 8, 8, 2)).astype(np.float32)
+    snn = fs.convert(model, calibration_data=x, steps=5, granularity=granularity)
+    outputs, pooled = map(np.asarray, snn(x))
+    assert (pooled == outputs.reshape(50, 3, 2, 3, 2, 4).max(axis=(2, 4))).all()
+
+
+def test_augmentation_takes_no_part():
+    results = []
+    for augmented in (True, False):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((8, 8, 1))
+        x = layers.RandomFlip()(inputs) if augmented else inputs
+        x = layers.Conv2D(4, 3, activation="relu")(x)
+        model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+        model.set_weights(results[0][0]) if results else None
+        images = np.random.default_rng(0).normal(size=(60, 8, 8, 1)).astype(np.float32)
+        snn = fs.convert(model, calibration_data=images, steps=4)
+        results.append((model.get_weights()[-4:], np.asarray(snn(images, training=False))))
+    assert (results[0][1] == results[1][1]).all()
+
+
+def test_channels_of_other_activations_get_the_set_for_their_range(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8,))
+    dense = layers.Dense(8, "silu")
+    model = keras.Model(inputs, dense(inputs))
+    dense.set_weights([np.diag(2.0 ** np.arange(-2, 6)), np.zeros(8)])
+    x = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
+
+    def errors(snn):
+        y = np.asarray(model(x[2000:]))
+        return np.square(np.asarray(snn(x[2000:])) - y).mean(axis=0) / y.var(axis=0)
+
+    by_channel, by_layer = (
+        fs.convert(model, calibration_data=x[:2000], steps=16, granularity=granularity)
+        for granularity in ("channel", "layer")
+    )
+    assert errors(by_channel).max() < 0.1 < 0.5 < errors(by_layer).max()
+    assert len(by_channel.layers[-1].parameters.members) > 3
+    by_channel.save(tmp_path / "snn.keras")
+    loaded = keras.models.load_model(tmp_path / "snn.keras")
+    assert (np.asarray(loaded(x)) == np.asarray(by_channel(x))).all()
+
+
+def test_a_shared_site_is_fitted_to_all_its_places():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    relu = layers.ReLU()
+    a, b = layers.Dense(5), layers.Dense(5)
+    model = keras.Model(inputs, [relu(a(inputs)), relu(b(inputs))])
+    b.set_weights([100 * w for w in b.get_weights()])
+    x = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    snn = fs.convert(model, calibration_data=x, steps=10)
+    large = np.asarray(model(x)[1])
+    assert np.asarray(snn(x)[1]) == pytest.approx(large, abs=0.05 * float(large.max()))
+
+
+def test_progress_is_shown_where_wanted(capsys):
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(9, "relu", name="hidden")])
+    x = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
+    (site,) = fs.find_sites(model)
+    calibrate(model, {site: fs.relu_parameters()}, x, Settings())
+    assert capsys.readouterr() == ("", "")
+    calibrate(model, {site: fs.relu_parameters()}, x, Settings(), verbose=True)
+    out, err = capsys.readouterr()
+    assert out == "" and "hidden" in err and err.endswith("\n")

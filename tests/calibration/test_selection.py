@@ -8,9 +8,9 @@ from keras import ops
 import fs_neurons as fs
 from fs_neurons.calibration import selection
 from fs_neurons.calibration.expectation import CENTRES, FARTHEST, TAIL, WIDTHS, Responses, mixture
-from fs_neurons.calibration.statistics import SiteStatistics
 from fs_neurons.calibration.moments import NORMALIZED, UNKNOWN
 from fs_neurons.calibration.selection import choose, outside
+from fs_neurons.calibration.statistics import SiteStatistics
 from fs_neurons.network import Site
 from fs_neurons.neuron import ChannelParameters
 from fs_neurons.neuron.families import at_scale, load_family

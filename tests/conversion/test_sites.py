@@ -67,7 +67,9 @@ def test_an_inline_activation_belongs_to_its_layer():
 
 
 @pytest.mark.parametrize(
-    "activation", [ops.relu, layers.ReLU(), lambda x: ops.maximum(0.0, x)], ids=["operation", "layer", "maximum"]
+    "activation",
+    [ops.relu, layers.ReLU(), lambda x: ops.maximum(0.0, x)],
+    ids=["operation", "layer", "maximum"],
 )
 def test_masks_go_on_as_in_the_original(activation, tmp_path):
     inputs = keras.Input((6, 3))

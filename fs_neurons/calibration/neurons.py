@@ -1,0 +1,143 @@
+"""The neurons of a site, fitted to its gate inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from fs_neurons import neuron
+from fs_neurons.calibration.candidates import Candidates
+from fs_neurons.calibration.distributions import Distribution, Histograms, Prior
+from fs_neurons.calibration.ranges import best_alpha, error_exponent
+from fs_neurons.calibration.settings import Settings
+from fs_neurons.layers import FSActivation, fs_layer
+from fs_neurons.network import Site
+from fs_neurons.neuron import ChannelParameters, FSParameters, NeuronParameters, relu_parameters
+
+# The least price of a spike where sets are chosen: of sets that are as good, the one that spikes less.
+LEAST_PRICE = 3e-4
+# Gate inputs that spikes are counted for.
+COUNTED = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Neurons:
+    """FS-neurons for a site.
+
+    Attributes:
+        parameters: T, h and d.
+        spikes: spikes per neuron on the gate inputs that they were fitted to.
+        scale: (channels,), what T, h and d of each channel are multiplied by, if anything.
+        axis: of the channels.
+    """
+
+    parameters: NeuronParameters
+    spikes: float
+    scale: np.ndarray | None = None
+    axis: int = -1
+
+    def response(self, x: Any) -> Any:
+        if self.scale is None:
+            return neuron.response(x, self.parameters)
+        return neuron.response(x, self.parameters, ops.convert_to_tensor(self.scale), self.axis)
+
+    def layer(self, activation: str, **kwargs: Any) -> FSActivation:
+        """A layer of these neurons; its scale, if any, is to be set once it is built."""
+        per_channel = self.scale is not None
+        binary = isinstance(self.parameters, FSParameters) and self.parameters.alpha is not None
+        if binary or per_channel:
+            # Behind FSReLU, pools become pools of its spikes, which not every fitted range allows.
+            axis = self.axis
+            return FSActivation(
+                self.parameters, activation, per_channel=per_channel, axis=axis, **kwargs
+            )
+        return fs_layer(self.parameters, activation, **kwargs)
+
+
+def is_relu(site: Site) -> bool:
+    """Whether a site is a ReLU, or one that saturates."""
+    return site.activation == "relu" or site.max_value is not None
+
+
+def fit_relu(
+    site: Site,
+    x: np.ndarray,
+    axis: int | None,
+    steps: int,
+    penalty: float,
+    settings: Settings,
+    candidates: Candidates,
+) -> Neurons:
+    """FS-ReLU with the best range per channel; with a price on spikes, T, h and d fitted in its units.
+
+    Args:
+        site: a ReLU.
+        x: gate inputs (samples, channels); a single channel for one range.
+        axis: of the channels; None for one range.
+        steps: K.
+        penalty: what a spike per neuron costs, in units of the site's relative squared error.
+        settings: how to round.
+        candidates: of ReLU sites, in units of alpha; for a price on spikes.
+    """
+    top = np.inf if site.max_value is None else site.max_value
+    alpha = best_alpha(x, steps, top, settings.rounding, penalty, error_exponent(steps))
+    unit = relu_parameters(steps, 1.0, settings.rounding)
+    if penalty:
+        # One set for all channels, each in units of its alpha; errors count in their own units.
+        weight = np.broadcast_to(alpha**2, x.shape).ravel()
+        signal = float(np.mean(np.var(np.clip(x, 0, top), axis=0)) / np.mean(alpha**2))
+        inputs = Distribution.of((x / alpha).ravel(), weight)
+        unit = candidates.fit(inputs, penalty * signal, [unit])
+    spikes = _spikes(x / alpha, unit)
+    if axis is None:
+        return Neurons(_scaled(unit, float(alpha[0])), spikes)
+    return Neurons(unit, spikes, alpha, axis)
+
+
+def choose_sets(
+    candidates: Candidates,
+    x: np.ndarray,
+    axis: int | None,
+    penalty: float,
+    prior: Prior | None,
+) -> Neurons:
+    """The sets that suit the gate inputs of each channel best.
+
+    Args:
+        candidates: for the site's activation.
+        x: gate inputs (samples, channels); a single channel for one set.
+        axis: of the channels; None for one set.
+        penalty: what a spike per neuron costs, in units of the site's relative squared error.
+        prior: of the same channels, on other images.
+    """
+    sets, index = candidates.choose(Histograms.of(x, prior), max(penalty, LEAST_PRICE))
+    if axis is None or len(sets) == 1:
+        return Neurons(sets[0], _spikes(x, sets[0]))
+    parameters = ChannelParameters(tuple(sets), index, axis)
+    return Neurons(parameters, _spikes(x, dataclasses.replace(parameters, axis=-1)))
+
+
+def _spikes(x: np.ndarray, parameters: NeuronParameters) -> float:
+    x = x[:: max(1, x.size // COUNTED)]
+    count = neuron.spike_count(ops.convert_to_tensor(x.astype(np.float32)), parameters)
+    return float(ops.mean(ops.cast(count, "float32")))
+
+
+def _scaled(parameters: FSParameters, alpha: float) -> FSParameters:
+    """The set for inputs and outputs `alpha` times as large."""
+    if parameters.alpha is not None:
+        return relu_parameters(
+            parameters.K, parameters.alpha * alpha, parameters.rounding or "down"
+        )
+    return dataclasses.replace(
+        parameters,
+        T=parameters.T * np.float32(alpha),
+        h=parameters.h * np.float32(alpha),
+        d=parameters.d * np.float32(alpha),
+        domain=(parameters.domain[0] * alpha, parameters.domain[1] * alpha),
+        out_of_range="",
+        errors={},
+    )
