@@ -4,19 +4,17 @@
     python -m experiments.benchmark --rows=resnet20,profile --rounds=5
 
 Networks: FS-neurons, with batch normalisation folded, and folded with spikes counted, each against the stock
-Keras network. Then fit, calibrate, simulate and profile; the first call of a network, which compiles; and
-single neurons. Rounds are in turns in one process, so that whatever else the machine does falls on all alike;
-first calls are each in a process of its own. Memory is what a call takes beyond what the process holds (on
-Linux). Weights and images are random: time does not depend on them. Prints medians with their quartiles, and
-ratios; writes benchmark.json to --output_dir, benchmark_jax.json with KERAS_BACKEND=jax; benchmark_partial.json
-with fewer --rows, --rounds or --elements.
+Keras network; profile against a forward pass; single neurons against activations. What is compared takes turns
+in one process, so that whatever else the machine does falls on all alike. Fit, calibrate, simulate and the first
+call of a network, which compiles, are each in a process of its own, with the memory that they take beyond what
+it holds (on Linux). Weights and images are random: time does not depend on them. Prints medians with their
+quartiles, and ratios; writes benchmark.json to --output_dir, benchmark_jax.json with KERAS_BACKEND=jax;
+benchmark_partial.json with fewer --rows, --rounds or --elements.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -53,7 +51,7 @@ NETWORKS = {
 }
 KERAS, PLAIN, FOLDED = "Keras", "FS-neurons", "FS-neurons, folded"
 COUNTED = "FS-neurons, folded, spikes counted"
-# Of calls that take seconds.
+# Rounds of what takes seconds, at most.
 TOOL_ROUNDS = 3
 FIT_EFFORT, CALIBRATION_IMAGES, SIMULATED_IMAGES = 200_000, 200, 20
 PROFILED_BATCH, PROFILED_BATCHES = 250, 6
@@ -104,49 +102,36 @@ def time_row(row: str) -> dict[str, dict[str, Any]]:
     if row in NETWORKS:
         setting = NETWORKS[row]
         rounds = min(FLAGS.rounds, setting.most_rounds)
-        times, peaks = time_network(row, setting, rounds)
-        print(f"{row}, batches of {setting.batch}, {rounds} rounds, ms per image")
-        print(timing.as_table(times))
-        print(_memory(peaks), flush=True)
-        entry = {"batch": setting.batch, "size": setting.size, "ms_per_image": times}
-        return {"networks": {row: entry | ({"peak_bytes": peaks} if peaks else {})}}
+        times = time_network(row, setting, rounds)
+        _show(f"{row}, batches of {setting.batch}, {rounds} rounds, ms per image", times)
+        return {"networks": {row: {**setting._asdict(), "rounds": rounds, "ms_per_image": times}}}
     if row in TOOLS:
-        title, call = TOOLS[row]()
-        peaks = _peaks({title: call})  # compiles, too
         rounds = min(FLAGS.rounds, TOOL_ROUNDS)
-        times = timing.compared(timing.in_turns({title: call}, rounds), 1.0, {})
-        print(f"seconds, {rounds} rounds")
-        print(timing.as_table(times))
-        print(_memory(peaks), flush=True)
-        return {"seconds": times, **({"peak_bytes": peaks} if peaks else {})}
+        title, seconds, peak = timing.in_a_process(time_tool, row, rounds)
+        times = timing.compared({title: seconds}, 1.0, {})
+        _show(f"{rounds} rounds, seconds", times)
+        return {"seconds": times, **_memory({title: peak})}
     if row == "profile":
         times = time_profile(FLAGS.rounds)
-        print(f"resnet20, batches of {PROFILED_BATCH}, {FLAGS.rounds} rounds, ms per image")
-        print(timing.as_table(times) + "\n", flush=True)
+        _show(f"resnet20, batches of {PROFILED_BATCH}, {FLAGS.rounds} rounds, ms per image", times)
         return {"profile_ms_per_image": times}
     if row == "first_call":
-        calls = time_first_calls()
-        for name, call in calls.items():
-            print(
-                f"{name}: {call['keras']:.1f} s, {call['fs_neurons']:.1f} s ({call['ratio']:.2f} x)"
-            )
-        print(flush=True)
-        return {"first_call_seconds": calls}
+        return time_first_calls(min(FLAGS.rounds, TOOL_ROUNDS))
     times = time_gate_inputs(FLAGS.elements, FLAGS.rounds)
-    print(f"{FLAGS.elements:,} gate inputs, {FLAGS.rounds} rounds, ns per gate input")
-    print(timing.as_table(times) + "\n", flush=True)
+    _show(f"{FLAGS.elements:,} gate inputs, {FLAGS.rounds} rounds, ns per gate input", times)
     return {"ns_per_gate_input": times}
 
 
-def _peaks(runs: dict[str, timing.Run]) -> dict[str, int]:
-    """Peak memory of each; nothing where it can't be measured."""
-    peaks = {name: timing.peak_memory(run) for name, run in runs.items()}
-    return {name: peak for name, peak in peaks.items() if peak is not None}
+def _show(title: str, times: dict[str, dict[str, Any]]) -> None:
+    print(f"{title}\n{timing.as_table(times)}\n", flush=True)
 
 
-def _memory(peaks: dict[str, int]) -> str:
-    shown = [f"{name}: {peak / 2**20:,.0f} MiB" for name, peak in peaks.items()]
-    return "".join(f"{line}\n" for line in ["memory: " + ", ".join(shown)] if shown)
+def _memory(peaks: dict[str, int | None]) -> dict[str, dict[str, int]]:
+    """Prints peak memory by name; its entry of the result, none where it can't be measured."""
+    known = {name: peak for name, peak in peaks.items() if peak is not None}
+    for name, peak in known.items():
+        print(f"memory of {name}: {peak / 2**20:,.0f} MiB\n", flush=True)
+    return {"peak_bytes": known} if known else {}
 
 
 # --- networks -----------------------------------------------------------------------------------
@@ -171,10 +156,8 @@ def forward(model: keras.Model) -> Callable[[Any], Any]:
     return compiled(lambda x: model(x, training=False))
 
 
-def time_network(
-    name: str, setting: Setting, rounds: int
-) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
-    """Milliseconds per image of a network in all its versions, and peak memory of each."""
+def time_network(name: str, setting: Setting, rounds: int) -> dict[str, dict[str, Any]]:
+    """Milliseconds per image of a network in all its versions."""
     stock = network(name)
     folded = fs.convert(fold(stock)[0], quality="paper")
     functions = {
@@ -188,8 +171,7 @@ def time_network(
     for run in runs.values():
         run()  # compiles
     against = dict.fromkeys((PLAIN, FOLDED, COUNTED), KERAS)
-    times = timing.compared(timing.in_turns(runs, rounds), 1e3 / setting.batch, against)
-    return times, _peaks(runs)
+    return timing.compared(timing.in_turns(runs, rounds), 1e3 / setting.batch, against)
 
 
 # --- tools --------------------------------------------------------------------------------------
@@ -221,6 +203,13 @@ def _simulate() -> tuple[str, timing.Run]:
 TOOLS = {"fit": _fit, "calibrate": _calibrate, "simulate": _simulate}
 
 
+def time_tool(row: str, rounds: int) -> tuple[str, np.ndarray, int | None]:
+    """Title of a row, seconds of every round after one that compiles, and peak memory of that one."""
+    title, call = TOOLS[row]()
+    peak = timing.peak_memory(call)
+    return title, timing.in_turns({title: call}, rounds)[title], peak
+
+
 def time_profile(rounds: int) -> dict[str, dict[str, Any]]:
     """Milliseconds per image of a forward pass and of `fs.profile`, once they are compiled."""
     snn = fs.convert(network("resnet20"), quality="paper")
@@ -246,37 +235,39 @@ def time_profile(rounds: int) -> dict[str, dict[str, Any]]:
 # --- first calls --------------------------------------------------------------------------------
 
 
-def first_calls(name: str, convert: bool) -> list[float]:
-    """Seconds of the first prediction on a batch of each of `FIRST_BATCHES`, in this process."""
+def first_calls(name: str, convert: bool) -> tuple[list[float], int | None]:
+    """Seconds of the first prediction on a batch of each of `FIRST_BATCHES`, and peak memory of both."""
     stock = network(name)
     model = fs.convert(fold(stock)[0], quality="paper") if convert else stock
-    size = NETWORKS[name].size
     warm = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     warm.predict(np.zeros((1, 1)), verbose=0)  # what starts once per process, not per network
-    return [
-        timing.seconds_of(functools.partial(model.predict_on_batch, random_images(batch, size)))
-        for batch in FIRST_BATCHES
-    ]
+    seconds: list[float] = []
+
+    def run() -> None:
+        for batch in FIRST_BATCHES:
+            images = random_images(batch, NETWORKS[name].size)
+            seconds.append(timing.seconds_of(functools.partial(model.predict_on_batch, images)))
+
+    return seconds, timing.peak_memory(run)
 
 
-def time_first_calls() -> dict[str, dict[str, float]]:
-    """Seconds of first calls of the stock network and the converted one, each in a process of its own."""
-    seconds = {}
-    for convert in (False, True):
-        with concurrent.futures.ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn")
-        ) as pool:
-            seconds[convert] = pool.submit(first_calls, FIRST_NETWORK, convert).result()
+def time_first_calls(rounds: int) -> dict[str, dict[str, Any]]:
+    """Seconds and memory of first calls of the stock network and the converted one."""
+    versions = {KERAS: False, FOLDED: True}
+    seconds: dict[str, list[list[float]]] = {label: [] for label in versions}
+    peaks: dict[str, int | None] = {}
+    for _ in range(rounds):
+        for label, convert in versions.items():
+            times, peak = timing.in_a_process(first_calls, FIRST_NETWORK, convert)
+            seconds[label].append(times)
+            peaks[f"first calls of {FIRST_NETWORK}, {label}"] = peak
     first, other = FIRST_BATCHES
-    names = (f"{FIRST_NETWORK}, first call, batch of {first}", f"then a batch of {other}")
-    return {
-        name: {
-            "keras": round(stock, 2),
-            "fs_neurons": round(converted, 2),
-            "ratio": round(converted / stock, 3),
-        }
-        for name, stock, converted in zip(names, seconds[False], seconds[True], strict=True)
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for number, title in enumerate((f"batch of {first}", f"then a batch of {other}")):
+        times_of = {label: np.array(times)[:, number] for label, times in seconds.items()}
+        found[title] = timing.compared(times_of, 1.0, {FOLDED: KERAS})
+        _show(f"{FIRST_NETWORK}, first calls, {title}, {rounds} rounds, seconds", found[title])
+    return {"first_call_seconds": found, **_memory(peaks)}
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ def main() -> None:
     name = FLAGS.model or DEFAULTS[data.name]
     model = runner.pretrained(name, data.name)
     snn = fs.convert(model, relu=fs.relu_parameters(FLAGS.K, FLAGS.alpha))
-    training = datasets.load(data.name, "train", FLAGS.data_dir).take(FLAGS.calibration)
-    thresholds = firing_thresholds(snn, datasets.standardise(training.images))
+    images = runner.training_images(FLAGS, data.name, FLAGS.calibration)
+    thresholds = firing_thresholds(snn, images)
     ann = evaluate(model, data, batch_size=FLAGS.batch_size)
     spiking = evaluate(snn, data, batch_size=FLAGS.batch_size)
     neurons = fs.conversion_report(snn).neurons

@@ -23,7 +23,7 @@ from tabulate import tabulate
 
 import fs_neurons as fs
 from experiments import epochs, results, runner
-from fs_neurons import training
+from fs_neurons import models, training
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.data import datasets
 from fs_neurons.files.models import save_model
@@ -100,8 +100,8 @@ def finetuned(
 ) -> dict[str, Any]:
     """Calibrates, trains and saves one network; its row."""
     folder = runner.params_path(FLAGS.models_dir, "finetuned", _trained_on_all())
-    stem = f"{name}_k{K}" if train_set.name == "cifar10" else f"{train_set.name}_{name}_k{K}"
-    checkpoint = folder / f"{stem}.checkpoint.npz"
+    path = folder / models.finetuned_path(f"{name}_k{K}", train_set.name).name
+    checkpoint = path.with_suffix(".checkpoint.npz")
     epochs.check_checkpoint(checkpoint, FLAGS.resume)
     model = runner.pretrained(name, train_set.name)
     ann = evaluate(model, test_set, batch_size=FLAGS.batch_size)
@@ -139,7 +139,7 @@ def finetuned(
         on_step=epochs.progress_bar(),
     )
     tuned = evaluate(snn, test_set, batch_size=FLAGS.batch_size)
-    save_model(snn, folder / f"{stem}.keras")
+    save_model(snn, path)
     checkpoint.unlink()
     neurons = fs.conversion_report(snn).neurons
     return {

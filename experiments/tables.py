@@ -22,8 +22,8 @@ HEADINGS = {
     "calibrated_spikes_per_neuron": "calibrated: spikes/neuron", "alpha": "α", "Q": "bits Q",
     "ns_per_gate_input": "Nanoseconds per gate input", "ms_per_image": "milliseconds per image",
     "peak_bytes": "Peak memory, MiB", "profile_ms_per_image": "fs.profile, milliseconds per image",
-    "first_call_seconds": "First calls, seconds", "keras": "Keras", "ratio_spread": "quartiles of the ratio",
-    "fs": "FS-neurons", "fs_neurons": "FS-neurons", "rate": "Rate coding after each step", "published": "Published elsewhere",
+    "first_call_seconds": "First calls, seconds", "ratio_spread": "quartiles of the ratio",
+    "fs": "FS-neurons", "rate": "Rate coding after each step", "published": "Published elsewhere",
     "gate_input": "gate input", "latency": "steps to the output", "conversion_seconds": "seconds to convert",
     "value": "",
 }  # fmt: skip

@@ -6,8 +6,10 @@ compared(in_turns(runs, rounds=9), unit=1e3 / len(x), against={"FS-neurons": "Ke
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -108,8 +110,18 @@ def as_table(found: Mapping[str, Mapping[str, Any]]) -> str:
     return tabulate(rows, header, disable_numparse=True, colalign=align)
 
 
+def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a module gives in a process of its own, where nothing has been compiled before."""
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def peak_memory(run: Run) -> int | None:
-    """Bytes that a call has at most beyond what the process holds before it; None where /proc can't tell."""
+    """Bytes that a call has at most beyond what the process holds before it; None where /proc can't tell.
+
+    To be measured by `in_a_process`: frameworks keep what earlier calls have freed, and use it again.
+    """
     before = None
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # gives back what earlier calls have freed

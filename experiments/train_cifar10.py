@@ -26,9 +26,7 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "data", "cifar10", sorted(models.INPUT_SHAPES), "Data set to train on.", flag_values=FLAGS
 )
-flags.DEFINE_string(
-    "data_dir", None, "Folder of tensorflow-datasets that holds cifar10/.", flag_values=FLAGS
-)
+runner.define_data_dir_flag(FLAGS)
 flags.DEFINE_enum(
     "recipe", "fast", sorted(training.RECIPES), "How to train: see fs_neurons/training/recipe.py.",
     flag_values=FLAGS,

@@ -35,9 +35,7 @@ flags.DEFINE_string(
     "data", "tfds:imagenet2012", "tfds:imagenet2012, or a folder with train/ and val/.",
     flag_values=FLAGS,
 )  # fmt: skip
-flags.DEFINE_string(
-    "data_dir", None, "Folder of tensorflow-datasets, for tfds:...", flag_values=FLAGS
-)
+runner.define_data_dir_flag(FLAGS)
 flags.DEFINE_string(
     "weights", "imagenet", "Start: imagenet (keras.applications), random, or a .weights.h5.",
     flag_values=FLAGS,
@@ -72,7 +70,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
     "output_dir", str(params_dir() / "imagenet"), "Folder for the results.", flag_values=FLAGS
 )
-flags.DEFINE_bool("resume", False, "Continue a killed run.", flag_values=FLAGS)
+epochs.define_resume_flag(FLAGS)
 
 # What must agree for a run to be continued.
 RUN_FLAGS = ("data", "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "image_size",

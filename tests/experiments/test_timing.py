@@ -1,6 +1,7 @@
 """Measuring side by side, on clocks and processors that are made up; and the benchmark, small."""
 
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -34,6 +35,10 @@ def test_time_between_batches_leaves_out_what_compiles(monkeypatch):
     assert timing.seconds_between(list, [np.zeros(1)] * 4).tolist() == [1.0, 2.0]
 
 
+def test_a_process_of_its_own_gives_back_what_a_function_returns():
+    assert timing.in_a_process(os.getpid) != os.getpid()
+
+
 def test_memory_is_what_a_call_needs_and_gives_back():
     peak = timing.peak_memory(lambda: np.ones(2**23).sum())
     if peak is None:
@@ -57,6 +62,7 @@ def test_processor_has_name_and_width_of_its_vectors(tmp_path, features, bits):
 def small(monkeypatch):
     monkeypatch.setattr(benchmark, "network", lambda name: models.build("resnet8"))
     monkeypatch.setitem(benchmark.NETWORKS, "resnet20", benchmark.Setting(2, 32))
+    monkeypatch.setattr(timing, "in_a_process", lambda function, *arguments: function(*arguments))
     for name, value in {
         "FIT_EFFORT": 1_000, "CALIBRATION_IMAGES": 16, "SIMULATED_IMAGES": 2, "PROFILED_BATCH": 2,
         "PROFILED_BATCHES": 4, "FIRST_BATCHES": (2, 1),
@@ -87,8 +93,25 @@ def test_benchmark_writes_what_it_prints_and_replaces_no_complete_one(tmp_path, 
     assert content["ns_per_gate_input"]["FS-Swish K=16, unrolled"]["against"] == "FS-Swish K=16"
 
 
-def test_benchmark_times_the_first_call_for_each_size_of_a_batch(small):
-    assert all(seconds > 0 for seconds in benchmark.first_calls("resnet20", convert=True))
+def test_first_calls_are_those_of_each_size_of_a_batch(monkeypatch, capsys):
+    calls = {
+        False: iter([([2.0, 1.0], 10), ([2.0, 1.0], 20)]),
+        True: iter([([3.0, 1.0], None)] * 2),
+    }
+    monkeypatch.setattr(
+        timing, "in_a_process", lambda function, name, convert: next(calls[convert])
+    )
+    content = benchmark.time_first_calls(rounds=2)
+    first, other = content["first_call_seconds"].values()
+    assert first[benchmark.FOLDED]["ratio"] == 1.5 and other[benchmark.FOLDED]["ratio"] == 1.0
+    assert (
+        list(content["peak_bytes"].values()) == [20] and "1.50 x Keras" in capsys.readouterr().out
+    )
+
+
+def test_the_first_call_is_measured_for_each_size_of_a_batch(small):
+    seconds, _ = benchmark.first_calls("resnet20", convert=True)
+    assert len(seconds) == 2 and min(seconds) > 0
 
 
 def test_benchmark_knows_its_rows(tmp_path):
