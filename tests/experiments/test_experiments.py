@@ -9,7 +9,7 @@ from absl import flags
 from conftest import run_experiment as run
 
 import fs_neurons as fs
-from experiments import epochs, pareto, results, runner, table2
+from experiments import epochs, fit_parameters, pareto, results, runner, table2
 from fs_neurons import models
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.data import datasets
@@ -180,6 +180,23 @@ def test_figure2_puts_the_paper_beside(tmp_path):
     assert published["mse_in_main_region"] == pytest.approx(0.00239, abs=1e-5)
     assert published["paper"]["mse_in_main_region"] == 0.0023 and fitted["paper"] is None
     assert fitted["mse"] < published["mse"] / 5
+
+
+def test_figure6_fits_replace_the_complete_ones_only_when_they_are(tmp_path, monkeypatch):
+    fits = tmp_path / "fits" / "figure6b.json"
+    fits.parent.mkdir()
+    fits.write_text("complete")
+    monkeypatch.setattr(runner, "params_dir", lambda: tmp_path)
+    monkeypatch.setitem(fit_parameters.FIGURES, "6b", ("swish", (-8.0, 12.0), "K", (2, 3)))
+    for method in fit_parameters.FIGURE_EFFORT:
+        monkeypatch.setitem(fit_parameters.FIGURE_EFFORT, method, 20)
+    given = ("--panel=b", "--refit", f"--output_dir={tmp_path}")
+    printed = run("figure6", *given, "--effort=10")
+    assert fits.read_text() == "complete" and "figure6b_partial" in printed
+    run("figure6", *given)
+    assert [point["K"] for point in json.loads(fits.read_text())["points"]] == [2, 2, 3, 3]
+    rows = results.rows_of(tmp_path / "figure6b.json")
+    assert {row["method"] for row in rows} == {"exact", "bptt"}
 
 
 def test_efficiency_compares_with_rate_coding(tmp_path):
