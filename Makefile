@@ -13,7 +13,7 @@ endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help reproduce test test_all test_jax test_torch test_portable test_oldest_keras fuzz lint report table1 table2 figure1 figure2 figure3 figure4 figure5 \
-	figure6a figure6b figure6c figure6d swish_sets efficientnet efficiency pareto finetune benchmark clean
+	figure6a figure6b figure6c figure6d swish_sets efficientnet without_data efficiency pareto finetune benchmark clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -96,6 +96,9 @@ figure4:  ## ReLU by FS-neurons
 figure6b:  ## error of Swish against the number of steps K
 figure6c:  ## error of Swish against the bits of T, h and d
 figure6d:  ## error of the sigmoid against the bits of T, h and d
+
+without_data: $(VENV)/installed  ## accuracy and spikes of networks converted without data, for several K
+	$(RUN) -m experiments.without_data --verbosity=-1
 
 efficiency: $(VENV)/installed  ## time and spikes of FS-neurons against rate coding
 	$(RUN) -m experiments.efficiency --verbosity=-1

@@ -38,31 +38,32 @@ class Family:
 
     Attributes:
         activation, K: as in the file's name.
-        scales: powers of two, ascending.
         domain: of u.
-        spike_penalty: at the scales where the error is in between; see `PENALTY_FACTORS`.
+        spike_penalties: by scale, a power of two.
     """
 
     activation: str
     K: int
-    scales: tuple[float, ...]
     domain: tuple[float, float]
-    spike_penalty: float
+    spike_penalties: dict[float, float]
 
 
 # Small scales have large errors and take many spikes, large ones (nearly ReLU) the opposite.
-PENALTY_FACTORS = {0.25: 4.0, 0.5: 3.0, 1.0: 1.25, 2.0: 0.75, 4.0: 0.4}
-SMALLEST_FACTOR = 0.15  # of larger scales
-_ALL = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_K16 = (2.4e-3, 2.4e-3, 5e-4, 3e-4, 1.6e-4, 6e-5, 6e-5, 6e-5)
+_K12 = (3.2e-3, 2.4e-3, 1e-3, 6e-4, 3.2e-4, 1.2e-4, 1.2e-4, 1.2e-4)
+_K8 = (8e-3, 6e-3, 2.5e-3, 1.5e-3, 8e-4, 3e-4, 3e-4, 3e-4)
+_WIDE, _SYMMETRIC = (-8.0, 12.0), (-8.0, 8.0)
 FAMILIES = {
     f"{family.activation}_k{family.K}": family
     for family in (
-        Family("silu", 16, _ALL, (-8.0, 12.0), 4e-4),
-        Family("silu", 12, _ALL, (-8.0, 12.0), 8e-4),
-        Family("silu", 8, _ALL, (-8.0, 12.0), 2e-3),
-        Family("gelu", 12, _ALL, (-8.0, 12.0), 8e-4),
-        Family("sigmoid", 12, (0.25, 0.5, 1.0), (-8.0, 8.0), 2e-5),
-        Family("sigmoid", 8, (0.25, 0.5, 1.0), (-8.0, 8.0), 5e-5),
+        Family("silu", 16, _WIDE, dict(zip(_SCALES, _K16, strict=True))),
+        Family("silu", 12, _WIDE, dict(zip(_SCALES, _K12, strict=True))),
+        Family("silu", 8, _WIDE, dict(zip(_SCALES, _K8, strict=True))),
+        Family("gelu", 12, _WIDE, dict(zip(_SCALES, _K12, strict=True))),
+        # A guarded sigmoid serves every wider range: it saturates.
+        Family("sigmoid", 12, _SYMMETRIC, {0.25: 8e-5, 0.5: 6e-5, 1.0: 2.5e-5}),
+        Family("sigmoid", 8, _SYMMETRIC, {0.25: 2e-4, 0.5: 1.5e-4, 1.0: 6.25e-5}),
     )
 }
 
@@ -98,9 +99,8 @@ def fit_family(family: Family, path: pathlib.Path, effort: int, seed: int, refit
     before = {}
     if path.is_file() and not refit:
         before = {row["scale"]: row for row in json.loads(path.read_text())["members"]}
-    for scale in family.scales:
+    for scale, penalty in family.spike_penalties.items():
         row = before.get(scale)
-        penalty = family.spike_penalty * PENALTY_FACTORS.get(scale, SMALLEST_FACTOR)
         arguments = {"effort": effort, "seed": seed, "spike_penalty": penalty}
         if row is None or row.get("fit") != arguments:
             fitted = fit_member(family, scale, arguments)

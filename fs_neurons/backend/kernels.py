@@ -94,9 +94,11 @@ def with_float64() -> contextlib.AbstractContextManager[Any]:
     """Where tensors may be float64: JAX makes float32 of them elsewhere."""
     if keras.backend.backend() != "jax":
         return contextlib.nullcontext()
-    import jax
-
-    return jax.experimental.enable_x64()
+    try:
+        from jax import enable_x64
+    except ImportError:  # where it was until 2025
+        from jax.experimental import enable_x64
+    return enable_x64(True)
 
 
 def bincount(codes: Any, bins: int) -> Any:

@@ -22,12 +22,14 @@ def compiled(function: _Function) -> _Function:
 
     Nothing here may relax IEEE arithmetic (`fastmath`): with it, results would differ by processor.
     """
+    dispatcher: Any
     try:
         dispatcher = numba.njit(cache=True)(function)
-    except RuntimeError:  # neither the source's folder nor the user's can be written to
-        return numba.njit(function)
-    index = dispatcher._cache._cache_file  # noqa: SLF001
-    index._source_stamp = (index._source_stamp, _digest())  # noqa: SLF001
+        index = dispatcher._cache._cache_file  # noqa: SLF001
+        index._source_stamp = (index._source_stamp, _digest())  # noqa: SLF001
+    except (RuntimeError, AttributeError):
+        # No folder can be written to, or another version of Numba keeps its cache differently.
+        dispatcher = numba.njit(function)
     return dispatcher
 
 

@@ -267,3 +267,17 @@ def test_pareto_measures_every_method_at_its_steps(network, method, steps):
     with runner.beside_absl(pareto.FLAGS):
         found = [K for K, _ in pareto.conversions(network, model, None, method, "digits")]
     assert found == steps
+
+
+def test_networks_without_data(tmp_path):
+    printed = run(
+        "without_data",
+        "--data=digits",
+        "--networks=resnet8",
+        "--limit=100",
+        f"--output_dir={tmp_path}",
+    )
+    assert "resnet8" in printed
+    rows = json.loads((tmp_path / "without_data_digits_partial.json").read_text())["rows"]
+    assert [row["K"] for row in rows] == [10, 8, 6, 5]
+    assert all(row["ann"] - row["snn"] < 5 for row in rows)

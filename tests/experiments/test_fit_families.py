@@ -8,7 +8,7 @@ import pytest
 from experiments import fit_families
 from fs_neurons.neuron import families
 
-SMALL = fit_families.Family("silu", 3, (0.5, 1.0, 2.0), (-4.0, 6.0), 1e-3)
+SMALL = fit_families.Family("silu", 3, (-4.0, 6.0), {0.5: 1e-3, 1.0: 1e-3, 2.0: 1e-3})
 
 
 @pytest.fixture

@@ -120,5 +120,17 @@ def test_compiled_code_is_kept_until_a_file_of_the_package_changes(tmp_path, mon
     assert [hits(), hits()] == [0, 1]
 
 
+def test_code_is_compiled_where_nothing_can_be_kept(monkeypatch):
+    real = numba.njit
+
+    def njit(*arguments, cache=False):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(*arguments)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    assert compiled.compiled(lambda x: 3 * x)(2) == 6
+
+
 if __name__ == "__main__":
     print(json.dumps(digests()))
