@@ -69,7 +69,7 @@ def main() -> None:
     complete = FLAGS.limit >= IMAGES and name == DEFAULTS[data.name]
     path = runner.path(FLAGS, "efficiency", data.name, complete)
     save(plot(ann.accuracy, fs_row, curve, name), path.with_suffix(".png"))
-    made_by = results.provenance(f"{data.name} test set", len(data))
+    made_by = runner.provenance(data)
     content = {**made_by, "network": name, "neurons": neurons, "ann": 100 * ann.accuracy}
     results.write_json(path.with_suffix(".json"), {**content, "fs": fs_row, "rate": curve})
     print(f"Written to {path}.json and .png")

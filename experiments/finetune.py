@@ -75,7 +75,7 @@ def main() -> None:
     train_set = datasets.load(test_set.name, "train", FLAGS.data_dir).take(FLAGS.training_limit)
     complete = FLAGS.limit is None and _trained_on_all()
     path = runner.path(FLAGS, "finetune", test_set.name, complete).with_suffix(".json")
-    made_by = results.provenance(f"{test_set.name} test set", len(test_set))
+    made_by = runner.provenance(test_set)
     rows: list[dict[str, Any]] = []
     for name in FLAGS.models:
         for K in map(int, FLAGS.steps):

@@ -124,7 +124,7 @@ def main() -> None:
     for name in FLAGS.models or models.shipped(data.name):
         for row in measure(name, runner.pretrained(name, data.name), data, images):
             print(as_table([row]).splitlines()[-1], flush=True)
-            made_by = results.provenance(f"{data.name} test set", len(data))
+            made_by = runner.provenance(data)
             content = {**made_by, "published": [mark._asdict() for mark in published]}
             rows = results.merge_rows(file, [row], _key, content)
     if not rows:

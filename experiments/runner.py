@@ -235,6 +235,11 @@ def params_path(folder: str | None, name: str, complete: bool = True) -> pathlib
 # --- rows ---------------------------------------------------------------------------------------
 
 
+def provenance(test_set: datasets.Dataset) -> dict[str, Any]:
+    """`results.provenance` of what was measured on a test set."""
+    return results.provenance(f"{test_set.name} test set", len(test_set))
+
+
 def percent(share: float) -> float:
     """Per cent with four decimals: exact to the image for up to a million of them."""
     return round(100 * share, 4)
