@@ -104,7 +104,8 @@ def time_row(row: str) -> dict[str, dict[str, Any]]:
         rounds = min(FLAGS.rounds, setting.most_rounds)
         times = time_network(row, setting, rounds)
         _show(f"{row}, batches of {setting.batch}, {rounds} rounds, ms per image", times)
-        return {"networks": {row: {**setting._asdict(), "rounds": rounds, "ms_per_image": times}}}
+        how = {"batch": setting.batch, "size": setting.size, "rounds": rounds}
+        return {"networks": {row: {**how, "ms_per_image": times}}}
     if row in TOOLS:
         rounds = min(FLAGS.rounds, TOOL_ROUNDS)
         title, seconds, peak = timing.in_a_process(time_tool, row, rounds)
