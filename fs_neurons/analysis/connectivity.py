@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -47,6 +48,17 @@ class FanOut:
 def fan_out(graph: Graph, value: Value) -> FanOut:
     """Targets of the spikes that make up a value."""
     return FanOut(*(_compressed(_targets(graph, value, only)) for only in (True, False)))
+
+
+def spiking_source(graph: Graph, pool: Call) -> Any:
+    """The FS layer whose spikes a pool takes, directly or through zero padding."""
+    producers = {
+        value.index: call for call in graph.calls for value in keras.tree.flatten(call.outputs)
+    }
+    call = producers[pool.inputs[0].index]
+    while not call.is_site:
+        call = producers[call.inputs[0].index]
+    return call.op
 
 
 def spiking_pools(graph: Graph) -> list[Call]:

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from fs_neurons import neuron
-from fs_neurons.analysis.connectivity import FanOut, spiking_pools
+from fs_neurons.analysis.connectivity import FanOut, spiking_pools, spiking_source
 from fs_neurons.analysis.results import LayerProfile, PoolProfile
 from fs_neurons.analysis.statistics import InputStatistics
 from fs_neurons.backend import bincount
@@ -163,21 +163,27 @@ class SiteCollector(SpikeCounter):
 
 def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple[list[Any], ...]]:
     """(inputs, 1 for each image and 0 for each copy) -> a `Measured` per site, spikes of each pool."""
-    pools = set(spiking_pools(network))
+    pools = {call: spiking_source(network, call) for call in spiking_pools(network)}
 
     def measure_all(inputs: Any, valid: Any) -> tuple[list[Any], ...]:
         pooled = []
+        running: Any = None  # the layer that measures
 
         def measure(x: Any, parameters: NeuronParameters) -> tuple[Any, tuple[Any, ...]]:
-            y, bins, *sums = _measure_site(ops.cast(x, "float32"), parameters, valid, edges)
+            y, bins, *sums = _measure_site(
+                ops.cast(x, "float32"), parameters, running, valid, edges
+            )
             # Copies that fill up the last batch are in a bin of their own.
             return y, (*sums, bincount(ops.reshape(bins, (-1,)), BINS + 3)[:-1])
 
         def each(call: Call, tensors: Callable[[Value], Any]) -> Any:
+            nonlocal running
+            running = call.op
             outputs = call(tensors)
             if call in pools:
                 op: Any = call.op
-                pooled.append(_over_images(neuron.spike_count(outputs, op.parameters), valid))
+                codes = pools[call].in_units(outputs)
+                pooled.append(_over_images(neuron.spike_count(codes, op.parameters), valid))
             return outputs
 
         with record_spikes(measure) as records:
@@ -187,16 +193,14 @@ def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple
     return measure_all
 
 
-def histogram_edges(
-    chosen: tuple[float, float] | None, sets: Sequence[NeuronParameters]
-) -> np.ndarray:
+def histogram_edges(chosen: tuple[float, float] | None, sites: Sequence[Call]) -> np.ndarray:
     """Edges of the bins: the range that was asked for, or the widest domain, symmetric about 0.
 
     Raises:
         ValueError: not a finite range.
     """
     if chosen is None:
-        ends = np.concatenate([np.ravel(end) for parameters in sets for end in parameters.domain])
+        ends = np.concatenate([np.ravel(_domain(call.op)) for call in sites])
         widest = float(np.abs(ends[np.isfinite(ends)]).max(initial=0.0)) or 16.0
         chosen = (-widest, widest)
     low, high = chosen
@@ -205,20 +209,30 @@ def histogram_edges(
     return np.linspace(low, high, BINS + 1)
 
 
-def _measure_site(x: Any, parameters: NeuronParameters, valid: Any, edges: np.ndarray) -> Any:
-    """Gate inputs (images, ...) -> outputs, bins of the histogram, the rest of `Measured`."""
+def _domain(layer: Any) -> np.ndarray:
+    """(2, channels): what the neurons of each channel are made for, in gate inputs as they arrive."""
+    domain = np.stack([np.reshape(end, -1) for end in layer.parameters.domain])
+    return domain if layer.scale is None else domain * ops.convert_to_numpy(layer.scale)
+
+
+def _measure_site(
+    x: Any, parameters: NeuronParameters, layer: Any, valid: Any, edges: np.ndarray
+) -> Any:
+    """Gate inputs (images, ...) in units of the layer -> outputs, bins of the histogram, the rest of `Measured`."""
+    scale = ops.ones((1,)) if layer.scale is None else ops.cast(layer.scale, "float32")
     # (2, channels), or (2, 1) where all channels have the same domain.
     domain = np.stack([np.reshape(end, -1) for end in parameters.limits(len(x.shape))])
     span = np.float32([edges[0], BINS / (edges[-1] - edges[0])])
     y, bins, spikes, *rest = neuron.run_fused(
         _site_measures, x, parameters, valid, ops.convert_to_tensor(domain),
-        ops.convert_to_tensor(span), per_image=True,
+        ops.convert_to_tensor(span), ops.reshape(scale, (-1,)), per_image=True,
+        axis=None if layer.scale is None else layer.axis,
     )  # fmt: skip
     return y, bins, ops.reshape(spikes, ops.shape(x)[1:]), *rest
 
 
 def _site_measures(
-    form: neuron.Form, x: Any, rows: neuron.Rows, valid: Any, domain: Any, span: Any
+    form: neuron.Form, x: Any, rows: neuron.Rows, valid: Any, domain: Any, span: Any, scale: Any
 ) -> tuple[Any, ...]:
     """What `_measure_site` gives, of gate inputs (images, before, channels, behind)."""
     y, count = form.response(x, rows), form.count(x, rows)
@@ -229,8 +243,9 @@ def _site_measures(
 
     # Without an upper end nothing saturates.
     top = ops.where(ops.isinf(high), np.float32(np.inf), form.response(high, rows))
-    mean = ops.mean(x, axis=(1, 2, 3), keepdims=True)
-    bins = ops.cast(ops.clip(ops.floor((x - span[0]) * span[1]), -1, BINS), "int32") + 1
+    inputs = x * scale[:, None]  # as they arrive
+    mean = ops.mean(inputs, axis=(1, 2, 3), keepdims=True)
+    bins = ops.cast(ops.clip(ops.floor((inputs - span[0]) * span[1]), -1, BINS), "int32") + 1
     return (
         y,
         ops.where(valid[:, None, None, None] > 0, bins, BINS + 2),
@@ -240,9 +255,9 @@ def _site_measures(
         how_many(x >= high),
         how_many(y >= top),
         ops.reshape(mean, (-1,)),
-        ops.mean(ops.square(x - mean), axis=(1, 2, 3)),
-        ops.min(x, axis=(1, 2, 3)),
-        ops.max(x, axis=(1, 2, 3)),
+        ops.mean(ops.square(inputs - mean), axis=(1, 2, 3)),
+        ops.min(inputs, axis=(1, 2, 3)),
+        ops.max(inputs, axis=(1, 2, 3)),
     )
 
 

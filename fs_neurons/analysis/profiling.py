@@ -41,9 +41,7 @@ from fs_neurons.analysis.statistics import InputStatistics
 from fs_neurons.backend.distribution import ONE, Distribution
 from fs_neurons.data.batches import Batch, Batches
 from fs_neurons.network import graph
-from fs_neurons.network.calls import Call
 from fs_neurons.network.graph import Graph
-from fs_neurons.neuron import NeuronParameters
 
 __all__ = [
     "HOROWITZ_45NM", "Energy", "EnergyModel", "InputStatistics", "LayerProfile", "PoolProfile",
@@ -93,7 +91,7 @@ def profile(
         if network is None:
             inputs = several[0].inputs
             network = graph.trace_spiking(snn, inputs)
-            edges = histogram_edges(histogram_range, [site_parameters(c) for c in network.sites])
+            edges = histogram_edges(histogram_range, network.sites)
             sites = [SiteCollector(c, fan_out(network, c.outputs)) for c in network.sites]
             pools = [PoolCollector(c, fan_out(network, c.outputs)) for c in spiking_pools(network)]
             measure = distribution.compiled(measurement(network, edges))
@@ -133,13 +131,6 @@ def profile(
         depth=int(graph.depth(network, lambda call: call.is_site)[ends].max()),
         energy_model=energy_model,
     )
-
-
-def site_parameters(call: Call) -> NeuronParameters:
-    """The parameter set of a site."""
-    layer: Any = call.op
-    parameters: NeuronParameters = layer.parameters
-    return parameters
 
 
 def _warn_of_outside(layers: Sequence[LayerProfile]) -> None:

@@ -56,6 +56,8 @@ def max_spikes(trains: Iterable[Sequence[Any]]) -> Iterator[Any]:
 class FSMaxPooling2D(layers.MaxPooling2D):
     """Max-pooling of the outputs of an FSReLU layer, which `spikes` does on their spikes.
 
+    Where the channels of that layer have a scale, K and alpha are those of its set, without the scale.
+
     NaN gives NaN. The pool is a gate, not a neuron: it is neither counted as neurons nor its output as spikes.
 
     Args:
@@ -69,7 +71,8 @@ class FSMaxPooling2D(layers.MaxPooling2D):
 
     def __init__(self, K: int, alpha: float, pool_size: Any = (2, 2), **kwargs: Any):
         super().__init__(pool_size, **kwargs)
-        self.parameters = relu_parameters(K, alpha)
+        # The outputs that it takes are multiples of the step, up to rounding where channels have a scale.
+        self.parameters = relu_parameters(K, alpha, "nearest")
         if not _recoverable(self.parameters):
             raise ValueError(
                 f"FSMaxPooling2D: the spikes of an FS-ReLU with K={K}, alpha={alpha!r} can't be told from"
@@ -86,16 +89,18 @@ class FSMaxPooling2D(layers.MaxPooling2D):
 
         Args:
             currents: d(t) z(t) of the FS-ReLU, (steps, images, ...), of known size; steps from K on are
-                silent.
+                silent. A scale of its channels may be in them.
 
         Returns:
             d(t) z(t) of the pool, (steps, ...).
         """
-        trains = (self._windows(currents[t] > 0) for t in range(self.parameters.K))
-        steps = [
-            d * ops.cast(fires, currents.dtype)
-            for d, fires in zip(self.parameters.d, max_spikes(trains), strict=True)
-        ]
+        arriving = [self._windows(currents[t]) for t in range(self.parameters.K)]
+        trains = ([current > 0 for current in windows] for windows in arriving)
+        steps = []
+        for windows, fires in zip(arriving, max_spikes(trains), strict=True):
+            # All currents of a channel at a step are equal.
+            current = functools.reduce(ops.maximum, windows)
+            steps.append(ops.where(fires, current, ops.zeros_like(current)))
         silence = [ops.zeros_like(steps[0])] * (currents.shape[0] - len(steps))
         return ops.stack(steps + silence)
 
@@ -114,7 +119,7 @@ class FSMaxPooling2D(layers.MaxPooling2D):
                 count = (size - pool) // stride + 1
             counts.append(count)
         # Silent neurons all around: a code of zero is never above another.
-        x = ops.pad(ops.cast(x, "int8"), padding) > 0
+        x = ops.pad(x, padding)
         windows = []
         for offsets in itertools.product(*(range(pool) for pool in self.pool_size)):
             index = [slice(None)] * 4
@@ -143,9 +148,11 @@ def spiking_pool(pool: Any, source: Any) -> FSMaxPooling2D | None:
     if type(pool) is not layers.MaxPooling2D or not isinstance(source, FSReLU):
         return None
     exact = source.compute_dtype == pool.compute_dtype == "float32"
-    if not exact or not _recoverable(source.parameters):
-        return None
     parameters = source.parameters
+    if not exact or parameters.alpha is None:
+        return None
+    if not _recoverable(relu_parameters(parameters.K, parameters.alpha, "nearest")):
+        return None
     config = {**pool.get_config(), "K": parameters.K, "alpha": parameters.alpha}
     spiking: FSMaxPooling2D = FSMaxPooling2D.from_config(config)
     return spiking
