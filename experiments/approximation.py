@@ -15,6 +15,12 @@ from experiments.plotting import save
 from experiments.results import provenance, write_csv, write_json
 from fs_neurons import neuron
 from fs_neurons.analysis.drawing import draw_response, grid, mean_squared_error
+from fs_neurons.neuron.sets import load
+
+
+def published_and_fitted(name: str) -> dict[str, fs.FSParameters]:
+    """The paper's set and the shipped one of the same length, such as "swish_k16", for `run`."""
+    return {"published": load(f"{name}_paper"), "fitted": load(name)}
 
 
 def run(

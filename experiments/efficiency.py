@@ -46,8 +46,8 @@ def main() -> None:
     name = FLAGS.model or DEFAULTS[data.name]
     model = runner.pretrained(name, data.name)
     snn = fs.convert(model, relu=fs.relu_parameters(FLAGS.K, FLAGS.alpha))
-    training = datasets.load(data.name, "train", FLAGS.data_dir).take(FLAGS.calibration)
-    thresholds = firing_thresholds(snn, datasets.standardise(training.images))
+    images = runner.training_images(FLAGS, data.name, FLAGS.calibration)
+    thresholds = firing_thresholds(snn, images)
     ann = evaluate(model, data, batch_size=FLAGS.batch_size)
     spiking = evaluate(snn, data, batch_size=FLAGS.batch_size)
     neurons = fs.conversion_report(snn).neurons
@@ -69,7 +69,7 @@ def main() -> None:
     complete = FLAGS.limit >= IMAGES and name == DEFAULTS[data.name]
     path = runner.path(FLAGS, "efficiency", data.name, complete)
     save(plot(ann.accuracy, fs_row, curve, name), path.with_suffix(".png"))
-    made_by = results.provenance(f"{data.name} test set", len(data))
+    made_by = runner.provenance(data)
     content = {**made_by, "network": name, "neurons": neurons, "ann": 100 * ann.accuracy}
     results.write_json(path.with_suffix(".json"), {**content, "fs": fs_row, "rate": curve})
     print(f"Written to {path}.json and .png")

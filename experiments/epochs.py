@@ -15,17 +15,21 @@ from absl import flags, logging
 from fs_neurons.files import write_atomically
 from fs_neurons.training import CheckpointError
 
-FLAGS = flags.FLAGS
-flags.DEFINE_bool("resume", False, "Continue from the checkpoint of a killed run.")
+
+def define_resume_flag(values: flags.FlagValues) -> None:
+    """--resume, for `check_checkpoint`."""
+    flags.DEFINE_bool(
+        "resume", False, "Continue from the checkpoint of a killed run.", flag_values=values
+    )
 
 
-def check_checkpoint(path: pathlib.Path) -> None:
+def check_checkpoint(path: pathlib.Path, resume: bool) -> None:
     """Refuses to replace the checkpoint of a killed run.
 
     Raises:
-        CheckpointError: there is one, and no --resume.
+        CheckpointError: there is one, and it is not to be resumed.
     """
-    if path.exists() and not FLAGS.resume:
+    if path.exists() and not resume:
         raise CheckpointError(
             f"{path} holds an unfinished run: continue it with --resume, or move it away"
         )
@@ -60,6 +64,18 @@ def progress_bar() -> Callable[[int, int], None] | None:
         bars[0].update(step)
 
     return show
+
+
+def minutes(history: list[dict[str, Any]]) -> float:
+    """How long the epochs of a history took, those before a kill too."""
+    return round(sum(row["seconds"] for row in history) / 60, 1)
+
+
+def save_weights(model: keras.Model, path: pathlib.Path) -> None:
+    """Writes a .weights.h5 file, atomically."""
+    partial = path.with_name(f".{path.name.removesuffix('.weights.h5')}.partial.weights.h5")
+    model.save_weights(partial)
+    partial.replace(path)
 
 
 def write_history(path: str | os.PathLike[str], history: list[dict[str, Any]]) -> None:

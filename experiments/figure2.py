@@ -11,20 +11,16 @@ import keras
 from absl import flags
 
 from experiments import paper, runner
-from experiments.approximation import run
-from fs_neurons.neuron import sets as parameters
+from experiments.approximation import published_and_fitted, run
 
 FLAGS = flags.FlagValues()
 runner.define_output_flag(FLAGS)
 
 
 def main() -> None:
-    sets = {
-        "published": parameters.load("swish_k16_paper"),
-        "fitted": parameters.load("swish_k16"),
-    }
     run(
-        runner.path(FLAGS, "figure2"), keras.activations.silu, "Swish", (-8.0, 12.0), sets,
+        runner.path(FLAGS, "figure2"), keras.activations.silu, "Swish", (-8.0, 12.0),
+        published_and_fitted("swish_k16"),
         parts={"main_region": paper.MAIN_REGION},
         published={"published": paper.SWISH_ERRORS},
     )  # fmt: skip

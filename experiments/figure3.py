@@ -11,19 +11,15 @@ import keras
 from absl import flags
 
 from experiments import runner
-from experiments.approximation import run
-from fs_neurons.neuron import sets as parameters
+from experiments.approximation import published_and_fitted, run
 
 FLAGS = flags.FlagValues()
 runner.define_output_flag(FLAGS)
 
 
 def main() -> None:
-    sets = {
-        "published": parameters.load("sigmoid_k12_paper"),
-        "fitted": parameters.load("sigmoid_k12"),
-    }
     path = runner.path(FLAGS, "figure3")
+    sets = published_and_fitted("sigmoid_k12")
     run(path, keras.activations.sigmoid, "sigmoid", (-10.0, 10.0), sets)
 
 

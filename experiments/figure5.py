@@ -42,7 +42,7 @@ flags.DEFINE_string(
 flags.DEFINE_string("relu_model", "resnet50", "Network of panel B, likewise.", flag_values=FLAGS)
 flags.DEFINE_string("checkpoint", None, "Official checkpoint of --swish_model.", flag_values=FLAGS)
 flags.DEFINE_string("data", imagenet.DEFAULT, "ImageNet images, as for table1.", flag_values=FLAGS)
-flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets.", flag_values=FLAGS)
+runner.define_data_dir_flag(FLAGS)
 flags.DEFINE_integer("limit", LIMIT, "Images to measure on.", lower_bound=1, flag_values=FLAGS)
 runner.define_output_flag(FLAGS)
 

@@ -5,7 +5,8 @@
     python -m experiments.figure6 --panel=d      # sigmoid, K = 12, against Q
     python -m experiments.figure6 --panel=b --refit
 
-Drawn from the fits in params/fits/; --refit makes them anew, which takes much longer. In 6C and 6D the
+Drawn from the fits in params/fits/; --refit makes them anew, which takes much longer; with --effort they are
+written to params/fits_partial/ instead. In 6C and 6D the
 parameters are restricted to 2^Q equally spaced values from -8 to 8 inclusive. Writes figure6b.png, .json
 and .csv to --output_dir.
 """
@@ -19,7 +20,6 @@ from tabulate import tabulate
 
 from experiments import fit_parameters, results, runner
 from experiments.plotting import PAPER, SNN, plt, save
-from fs_neurons.files import params_dir
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_enum("panel", "b", ["b", "c", "d"], "Which of 6B, 6C and 6D.", flag_values=FLAGS)
@@ -32,9 +32,13 @@ METHODS = {"bptt": ("the paper's method", PAPER), "exact": ("exact fit", SNN)}
 
 def main() -> None:
     figure = f"6{FLAGS.panel}"
-    path = params_dir() / "fits" / f"figure{figure}.json"
+    path = runner.params_path(None, "fits") / f"figure{figure}.json"
+    complete = not FLAGS.refit or FLAGS.effort is None
     if FLAGS.refit:
-        fit_parameters.fit_figure(figure, path, fit_parameters.search_options(FLAGS))
+        # Apart until all are made: neither a kill nor less effort replaces the complete fits.
+        made = runner.params_path(None, "fits", complete=False) / path.name
+        fit_parameters.fit_figure(figure, made, fit_parameters.search_options(FLAGS))
+        path = made.replace(path) if complete else made
     if not path.exists():
         raise FileNotFoundError(f"no {path}: make it with --refit")
     fits = json.loads(path.read_text(encoding="utf-8"))
@@ -60,7 +64,7 @@ def main() -> None:
         + ("" if argument == "K" else f", K = {fits['points'][0]['K']}"),
     )
     axes.legend()
-    output = runner.path(FLAGS, f"figure{figure}")
+    output = runner.path(FLAGS, f"figure{figure}", complete=complete)
     save(figure_, output.with_suffix(".png"))
     results.write_csv(output.with_suffix(".csv"), table)
     made_by = results.provenance(f"{fits['function']} on [{low:g}, {high:g}]", images=0)

@@ -52,7 +52,7 @@ def main() -> None:
     path = runner.path(FLAGS, "figure6a", data.name, complete)
     save(plot(rows, title), path.with_suffix(".png"))
     results.write_csv(path.with_suffix(".csv"), {key: [r[key] for r in rows] for key in rows[0]})
-    made_by = results.provenance(f"{data.name} test set", len(data))
+    made_by = runner.provenance(data)
     results.write_json(path.with_suffix(".json"), {**made_by, "alpha": FLAGS.alpha, "rows": rows})
     print(f"Written to {path}.png, .csv and .json")
 

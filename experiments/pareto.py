@@ -32,8 +32,6 @@ from fs_neurons import models
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.calibration import Settings, calibrate
 from fs_neurons.data import datasets
-from fs_neurons.files import params_dir
-from fs_neurons.files.models import load_model
 from fs_neurons.simulation.rate_coding import firing_thresholds
 
 # In the order of the table, every one with what the one before has; of Swish networks, "paper" and "calibrated"
@@ -117,8 +115,7 @@ PUBLISHED = (
 
 def main() -> None:
     data = runner.load_test_set(FLAGS)
-    training = datasets.load(data.name, "train", FLAGS.data_dir).take(FLAGS.images)
-    images = np.asarray(datasets.standardise(training.images))
+    images = runner.training_images(FLAGS, data.name, FLAGS.images)
     complete = FLAGS.limit is None and FLAGS.images >= IMAGES and FLAGS.rate_images >= RATE_IMAGES
     path = runner.path(FLAGS, "pareto", data.name, complete)
     file = path.with_suffix(".json")
@@ -127,7 +124,7 @@ def main() -> None:
     for name in FLAGS.models or models.shipped(data.name):
         for row in measure(name, runner.pretrained(name, data.name), data, images):
             print(as_table([row]).splitlines()[-1], flush=True)
-            made_by = results.provenance(f"{data.name} test set", len(data))
+            made_by = runner.provenance(data)
             content = {**made_by, "published": [mark._asdict() for mark in published]}
             rows = results.merge_rows(file, [row], _key, content)
     if not rows:
@@ -166,9 +163,10 @@ def conversions(
     swish = any(site.activation == "silu" for site in fs.find_sites(model))
     steps = [int(K) for K in FLAGS.steps]
     if method == "finetuned":
-        prefix = name if data == "cifar10" else f"{data}_{name}"
-        for path in sorted((params_dir() / "finetuned").glob(f"{prefix}_k*.keras")):
-            yield int(path.stem.rpartition("_k")[2]), lambda: load_model(path)  # noqa: B023
+        for spiking in models.finetuned(data):
+            network, _, K = spiking.rpartition("_k")
+            if network == name:
+                yield int(K), functools.partial(models.pretrained, spiking, data)
     elif swish and method == "paper":
         yield 16, lambda: fs.convert(model, quality="paper")
     elif swish and method == "fitted":

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from absl import app, flags
 from absl.testing import flagsaver
 
@@ -28,10 +29,13 @@ from fs_neurons import models
 from fs_neurons.analysis.evaluation import Evaluation
 from fs_neurons.backend import distribution
 from fs_neurons.data import datasets
+from fs_neurons.files import params_dir
+from fs_neurons.training import CheckpointError
 
 # What bad flags, files and models raise; anything else is a defect and keeps its traceback.
 USER_ERRORS = (
     ValueError, FileNotFoundError, datasets.DatasetUnavailable, distribution.WorkerLostError,
+    CheckpointError,
 )  # fmt: skip
 
 
@@ -45,15 +49,21 @@ def define_output_flag(values: flags.FlagValues) -> None:
     )
 
 
+def define_data_dir_flag(values: flags.FlagValues) -> None:
+    """--data_dir."""
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of tensorflow-datasets, such as the one that holds cifar10/.",
+        flag_values=values,
+    )  # fmt: skip
+
+
 def define_data_flags(values: flags.FlagValues, batch_size: int = 250) -> None:
     """--data, --data_dir, --batch_size, --limit and --output_dir, for `load_test_set`."""
     flags.DEFINE_enum(
         "data", "auto", ["auto", *datasets.NAMES], "Data set; auto: CIFAR-10, else digits.",
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_string(
-        "data_dir", None, "Folder of tensorflow-datasets that holds cifar10/.", flag_values=values
-    )
+    define_data_dir_flag(values)
     flags.DEFINE_integer(
         "batch_size", batch_size, "Images per forward pass.", lower_bound=1, flag_values=values
     )
@@ -180,6 +190,12 @@ def load_test_set(values: flags.FlagValues) -> datasets.Dataset:
     return data.take(values.limit)
 
 
+def training_images(values: flags.FlagValues, data: str, count: int) -> np.ndarray:
+    """The first training images of a data set, standardised, for calibration: float32 (count, ...)."""
+    training = datasets.load(data, "train", values.data_dir).take(count)
+    return np.asarray(datasets.standardise(training.images))
+
+
 def pretrained(name: str, data: str) -> keras.Model:
     """A trained network of the data set.
 
@@ -211,7 +227,17 @@ def path(
     return pathlib.Path(values.output_dir) / "_".join(parts)
 
 
+def params_path(folder: str | None, name: str, complete: bool = True) -> pathlib.Path:
+    """Folder for networks: the one given, else params/NAME; params/NAME_partial if trained on less than all."""
+    return pathlib.Path(folder) if folder else params_dir() / (name + "_partial" * (not complete))
+
+
 # --- rows ---------------------------------------------------------------------------------------
+
+
+def provenance(test_set: datasets.Dataset) -> dict[str, Any]:
+    """`results.provenance` of what was measured on a test set."""
+    return results.provenance(f"{test_set.name} test set", len(test_set))
 
 
 def percent(share: float) -> float:

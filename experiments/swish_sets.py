@@ -68,7 +68,7 @@ def main() -> None:
         "error of logits: root mean square, relative to the standard deviation of the ANN's logits"
     )
     path = runner.path(FLAGS, "swish_sets", data.name, FLAGS.limit is None).with_suffix(".json")
-    made_by = results.provenance(f"{data.name} test set", len(data))
+    made_by = runner.provenance(data)
     results.write_json(
         path,
         {**made_by, "network": model.name, "ann": runner.percent(ann.accuracy), "rows": rows},

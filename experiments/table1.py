@@ -41,9 +41,7 @@ flags.DEFINE_string(
     "tfds:imagenet2012, tfds:imagenet_v2, or a folder of class folders (val/n01440764/*.JPEG).",
     flag_values=FLAGS,
 )
-flags.DEFINE_string(
-    "data_dir", None, "Folder of tensorflow-datasets, for tfds:...", flag_values=FLAGS
-)
+runner.define_data_dir_flag(FLAGS)
 flags.DEFINE_list(
     "model",
     ["efficientnet-b7", "resnet50"],

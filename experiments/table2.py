@@ -68,7 +68,7 @@ def main() -> None:
     print(as_table(rows, data, relu))
     complete = FLAGS.limit is None and {row["network"] for row in rows} >= set(NETWORKS[data.name])
     path = runner.path(FLAGS, "table2", data.name, complete)
-    made_by = results.provenance(f"{data.name} test set", len(data))
+    made_by = runner.provenance(data)
     results.write_json(
         path.with_suffix(".json"), {**made_by, "K": FLAGS.K, "alpha": FLAGS.alpha, "rows": rows}
     )

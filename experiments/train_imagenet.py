@@ -22,39 +22,55 @@ from collections.abc import Iterator
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from experiments import results
+from experiments import epochs, results, runner
 from fs_neurons.data import imagenet, preprocessing
-from fs_neurons.data.datasets import DatasetUnavailable
 from fs_neurons.files import params_dir
 from fs_neurons.models.imagenet import AVERAGE_POOLED, load_network
 from fs_neurons.models.resnet50 import adopt_weights, resnet50
 
-FLAGS = flags.FLAGS
+FLAGS = flags.FlagValues()
 flags.DEFINE_string(
-    "data", "tfds:imagenet2012", "tfds:imagenet2012, or a folder with train/ and val/."
-)
-flags.DEFINE_string("data_dir", None, "Folder of tensorflow-datasets, for tfds:...")
+    "data", "tfds:imagenet2012", "tfds:imagenet2012, or a folder with train/ and val/.",
+    flag_values=FLAGS,
+)  # fmt: skip
+runner.define_data_dir_flag(FLAGS)
 flags.DEFINE_string(
-    "weights", "imagenet", "Start: imagenet (keras.applications), random, or a .weights.h5."
-)
-flags.DEFINE_integer("epochs", 20, "Passes over the training images.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 256, "Images per step, over all devices.", lower_bound=1)
-flags.DEFINE_float(
-    "learning_rate", 0.02, "Its first value; falls to zero as a cosine.", lower_bound=0
-)
-flags.DEFINE_float(
-    "weight_decay", 1e-4, "Share of the weights taken off per unit of learning rate."
-)
-flags.DEFINE_integer("image_size", 224, "Height and width of the images.", lower_bound=32)
+    "weights", "imagenet", "Start: imagenet (keras.applications), random, or a .weights.h5.",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_integer(
-    "round", 1000, "Steps after which the state of the run is saved.", lower_bound=1
+    "epochs", 20, "Passes over the training images.", lower_bound=1, flag_values=FLAGS
 )
-flags.DEFINE_integer("devices", None, "CPU only: devices to split it into.", lower_bound=1)
-flags.DEFINE_integer("threads", 16, "That decode and crop images.", lower_bound=1)
-flags.DEFINE_string("output_dir", str(params_dir() / "imagenet"), "Folder for the results.")
-flags.DEFINE_bool("resume", False, "Continue a killed run.")
+flags.DEFINE_integer(
+    "batch_size", 256, "Images per step, over all devices.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_float(
+    "learning_rate", 0.02, "Its first value; falls to zero as a cosine.", lower_bound=0,
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_float(
+    "weight_decay", 1e-4, "Share of the weights taken off per unit of learning rate.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "image_size", 224, "Height and width of the images.", lower_bound=32, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "round", 1000, "Steps after which the state of the run is saved.", lower_bound=1,
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "devices", None, "CPU only: devices to split it into.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "threads", 16, "That decode and crop images.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "output_dir", str(params_dir() / "imagenet"), "Folder for the results.", flag_values=FLAGS
+)
+epochs.define_resume_flag(FLAGS)
 
 # What must agree for a run to be continued.
 RUN_FLAGS = ("data", "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "image_size",
@@ -62,28 +78,23 @@ RUN_FLAGS = ("data", "weights", "epochs", "batch_size", "learning_rate", "weight
 MOMENTUM = 0.9
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+def main() -> None:
     if keras.backend.backend() != "tensorflow":
-        sys.exit("train_imagenet: tf.distribute needs KERAS_BACKEND=tensorflow")
+        raise ValueError("tf.distribute needs KERAS_BACKEND=tensorflow")
     output = pathlib.Path(FLAGS.output_dir) / AVERAGE_POOLED
-    try:
-        train_set = imagenet.open_images(FLAGS.data, "train", FLAGS.data_dir)
-        test_set = imagenet.open_images(FLAGS.data, "validation", FLAGS.data_dir)
-        backup = prepare_run(output)
-        strategy = make_strategy()
-        steps = train_set.count // FLAGS.batch_size
-        if steps < 1 or FLAGS.batch_size % strategy.num_replicas_in_sync:
-            raise ValueError(
-                f"--batch_size={FLAGS.batch_size} must be a multiple of {strategy.num_replicas_in_sync}"
-                f" devices and at most the {train_set.count} training images"
-            )
-        with strategy.scope():
-            model = starting_model()
-            compile_model(model, FLAGS.epochs * steps)
-    except (ValueError, FileNotFoundError, DatasetUnavailable) as error:
-        sys.exit(f"train_imagenet: {error}")
+    train_set = imagenet.open_images(FLAGS.data, "train", FLAGS.data_dir)
+    test_set = imagenet.open_images(FLAGS.data, "validation", FLAGS.data_dir)
+    backup = prepare_run(output)
+    strategy = make_strategy()
+    steps = train_set.count // FLAGS.batch_size
+    if steps < 1 or FLAGS.batch_size % strategy.num_replicas_in_sync:
+        raise ValueError(
+            f"--batch_size={FLAGS.batch_size} must be a multiple of {strategy.num_replicas_in_sync}"
+            f" devices and at most the {train_set.count} training images"
+        )
+    with strategy.scope():
+        model = starting_model()
+        compile_model(model, FLAGS.epochs * steps)
     for note in (*train_set.notes, *test_set.notes):
         print(note)
 
@@ -108,13 +119,10 @@ def main(argv: list[str]) -> None:
     )
     measured = model.evaluate(batches(test_set, training=False), verbose=0, return_dict=True)
     weights = output.with_name(f"{output.name}.weights.h5")
-    partial = output.with_name(f".{output.name}.partial.weights.h5")
-    trained = resnet50(
-        image_size=FLAGS.image_size
-    )  # without the optimiser, which is saved with a model
+    # Without the optimiser, which is saved with a model.
+    trained = resnet50(image_size=FLAGS.image_size)
     trained.set_weights(model.get_weights())
-    trained.save_weights(partial)
-    partial.replace(weights)
+    epochs.save_weights(trained, weights)
     results.write_json(
         output.with_name(f"{output.name}.json"),
         {
@@ -240,4 +248,4 @@ def batches(source: imagenet.ImageSource, training: bool):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.run(main, FLAGS)

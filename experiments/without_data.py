@@ -49,7 +49,7 @@ def main() -> None:
     print(tabulate(cells, header, disable_numparse=True, colalign=("left", *["right"] * 5)))
     whole = FLAGS.limit is None and not FLAGS.networks
     path = runner.path(FLAGS, "without_data", data.name, whole).with_suffix(".json")
-    made_by = results.provenance(f"{data.name} test set", len(data))
+    made_by = runner.provenance(data)
     results.write_json(path, {**made_by, "rows": rows})
     print(f"Written to {path}")
 

@@ -66,17 +66,14 @@ def plain_loop(x, parameters):
     return y, train, train.sum(axis=-1).astype(np.int32)
 
 
-def run_experiment(module, *arguments, expect=0, **environment):
+def run_experiment(module, *arguments, expect=0):
     """What `python -m experiments.MODULE ARGUMENTS` prints; where it ends with 1, what it says then.
 
-    In this process, so that TensorFlow starts once; in a child where the environment is another one, or
-    where the flags are in the registry of the process and so can be defined once only.
+    In this process, so that TensorFlow starts once.
     """
-    name = f"experiments.{module}"
-    if environment or "FLAGS = flags.FLAGS" in (ROOT / "experiments" / f"{module}.py").read_text():
-        return _in_a_child(name, arguments, expect, environment)
     from experiments import runner
 
+    name = f"experiments.{module}"
     experiment = importlib.import_module(name)
     printed, message = io.StringIO(), None
     try:
@@ -91,9 +88,10 @@ def run_experiment(module, *arguments, expect=0, **environment):
     return printed.getvalue() if message is None else message
 
 
-def _in_a_child(name, arguments, expect, environment):
+def run_in_a_child(module, *arguments, expect=0, **environment):
+    """The same in a process of its own: what needs another environment, or a TensorFlow not started yet."""
     result = subprocess.run(
-        [sys.executable, "-m", name, *arguments],
+        [sys.executable, "-m", f"experiments.{module}", *arguments],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip

@@ -9,10 +9,11 @@ from absl import flags
 from conftest import run_experiment as run
 
 import fs_neurons as fs
-from experiments import pareto, results, runner, table2
+from experiments import epochs, fit_parameters, pareto, results, runner, table2
 from fs_neurons import models
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.data import datasets
+from fs_neurons.files import params_dir
 from fs_neurons.files.models import load_model
 
 
@@ -136,13 +137,31 @@ def test_figure6a_names_the_network_without_weights(tmp_path):
     assert "--model=resnet50 --data=digits" in run("figure6a", *given, expect=1)
 
 
-def test_training_script_writes_weights_history_and_summary(tmp_path):
+def test_training_script_writes_weights_history_and_summary(tmp_path, monkeypatch):
+    # It holds for the rest of the process, and other tests draw without a seed.
+    monkeypatch.setattr(epochs, "repeatable", lambda: None)
     run("train_cifar10", "--data=digits", "--epochs=2", "--limit=256", f"--output_dir={tmp_path}")
     summary = json.loads((tmp_path / "resnet8.json").read_text())
     assert "--epochs=2" in summary["command"] and 0 <= summary["test_accuracy"] <= 1
     assert len((tmp_path / "resnet8.csv").read_text().splitlines()) == 3
     assert (tmp_path / "resnet8.weights.h5").exists()
     assert not list(tmp_path.glob("*.npz")) and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("script", ["train_cifar10", "finetune"])
+def test_a_killed_training_is_not_begun_anew(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(epochs, "repeatable", lambda: None)
+    for stem in ("resnet8", "digits_resnet8_k3"):
+        (tmp_path / f"{stem}.checkpoint.npz").write_bytes(b"a state")
+    folder = "models_dir" if script == "finetune" else "output_dir"
+    message = run(script, "--data=digits", f"--{folder}={tmp_path}", expect=1)
+    assert message.startswith(f"{script}: ") and "--resume" in message
+
+
+def test_networks_trained_on_less_are_apart_from_the_shipped_ones():
+    assert runner.params_path(None, "finetuned") == params_dir() / "finetuned"
+    assert runner.params_path(None, "cifar10", complete=False).name == "cifar10_partial"
+    assert str(runner.params_path("mine", "cifar10", complete=False)) == "mine"
 
 
 def test_figure1_writes_the_spikes_that_it_draws(tmp_path):
@@ -163,15 +182,21 @@ def test_figure2_puts_the_paper_beside(tmp_path):
     assert fitted["mse"] < published["mse"] / 5
 
 
-def test_benchmark_prints_ratios(tmp_path):
-    given = ("--elements=10000", "--rounds=2", "--networks=resnet20", f"--output_dir={tmp_path}")
-    printed = run("benchmark", *given)
-    content = json.loads((tmp_path / "benchmark.json").read_text())
-    network = content["networks"]["resnet20"]["ms_per_image"]
-    assert network["FS, folded"]["against"] == "ANN" and network["FS, folded"]["ratio"] > 0
-    # How many times is for a quiet machine and ten million elements.
-    assert content["ns_per_gate_input"]["FS-Swish K=16, unrolled"]["against"] == "FS-Swish K=16"
-    assert "FS, folded, spikes counted" in printed
+def test_figure6_fits_replace_the_complete_ones_only_when_they_are(tmp_path, monkeypatch):
+    fits = tmp_path / "fits" / "figure6b.json"
+    fits.parent.mkdir()
+    fits.write_text("complete")
+    monkeypatch.setattr(runner, "params_dir", lambda: tmp_path)
+    monkeypatch.setitem(fit_parameters.FIGURES, "6b", ("swish", (-8.0, 12.0), "K", (2, 3)))
+    for method in fit_parameters.FIGURE_EFFORT:
+        monkeypatch.setitem(fit_parameters.FIGURE_EFFORT, method, 20)
+    given = ("--panel=b", "--refit", f"--output_dir={tmp_path}")
+    printed = run("figure6", *given, "--effort=10")
+    assert fits.read_text() == "complete" and "figure6b_partial" in printed
+    run("figure6", *given)
+    assert [point["K"] for point in json.loads(fits.read_text())["points"]] == [2, 2, 3, 3]
+    rows = results.rows_of(tmp_path / "figure6b.json")
+    assert {row["method"] for row in rows} == {"exact", "bptt"}
 
 
 def test_efficiency_compares_with_rate_coding(tmp_path):
@@ -187,10 +212,13 @@ def test_efficiency_compares_with_rate_coding(tmp_path):
 
 
 def test_finetune_writes_a_network_that_gives_the_numbers_of_its_row(tmp_path):
+    whole = tmp_path / "finetune_digits.json"
+    whole.write_text("of all training images")
     printed = run("finetune", "--data=digits", "--steps=1", "--epochs=4", "--training_limit=400",
                   "--images=100", f"--models_dir={tmp_path}", f"--output_dir={tmp_path}",
                   "--verbosity=-1")  # fmt: skip
-    (row,) = json.loads((tmp_path / "finetune_digits.json").read_text())["rows"]
+    assert whole.read_text() == "of all training images"
+    (row,) = results.rows_of(tmp_path / "finetune_digits_partial.json")
     snn = load_model(tmp_path / "digits_resnet8_k1.keras")
     result = evaluate(snn, datasets.load("digits", "test"))
     assert 100 * result.accuracy == pytest.approx(row["snn"], abs=1e-3)
