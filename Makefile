@@ -48,7 +48,7 @@ test_portable: $(VENV)/installed  ## all tests under the settings of other proce
 
 EXAMPLES ?= 2000
 fuzz: $(VENV)/installed  ## random networks; EXAMPLES=2000 of them for each property
-	FUZZ_EXAMPLES=$(EXAMPLES) $(RUN) -m pytest tests/fuzz
+	FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) --long=all tests/fuzz
 
 # The oldest Keras that setup.py allows, in a folder that comes before the installed one.
 OLDEST_KERAS := $(shell sed -n 's/.*"keras>=\(.*\)",/\1/p' setup.py)

@@ -79,7 +79,7 @@ class Propagation:
         if kind_of(unwrapped(call.op)) is kinds.ACTIVATION or (rule is None and site is not None):
             result = self._activated(site, inputs[0], call) if len(inputs) == 1 else None
         elif rule is not None and inputs and len(outputs) == 1:
-            result = rule(call, inputs)
+            result = _fitting(rule(call, inputs), outputs[0])
             if result is not None and kinds.applies_activation(unwrapped(call.op)):
                 result = self._activated(site, result, call)
         for value in outputs:
@@ -105,6 +105,11 @@ def propagate(model: keras.Model, graph: Graph) -> Propagation:
     for call in graph.calls:
         propagation.run(call)
     return propagation
+
+
+def _fitting(x: Moments | None, value: Value) -> Moments | None:
+    """Statistics along an axis that still has their length; it has not behind pooling along that axis."""
+    return x if x is not None and x.channels == value.shape[x.axis - 1] else None
 
 
 def _is_linear(layer: Any) -> bool:
@@ -213,11 +218,13 @@ def _weighted(call: Call, x: Moments, kernel: np.ndarray, bias: Any) -> Moments:
 
 
 def _average_pooling(call: Call, inputs: list[Moments]) -> Moments | None:
-    return moments.average(inputs[0], math.prod(unwrapped(call.op).pool_size), NEIGHBOURS)
+    x = _along_channels(call, inputs)
+    return moments.average(x, math.prod(unwrapped(call.op).pool_size), NEIGHBOURS)
 
 
 def _max_pooling(call: Call, inputs: list[Moments]) -> Moments | None:
-    return moments.maximum(inputs[0], math.prod(unwrapped(call.op).pool_size))
+    x = _along_channels(call, inputs)
+    return moments.maximum(x, math.prod(unwrapped(call.op).pool_size))
 
 
 def _global_average_pooling(call: Call, inputs: list[Moments]) -> Moments | None:

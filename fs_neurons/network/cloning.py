@@ -81,7 +81,7 @@ def _is_wrapper(op: Any) -> bool:
 def _own_function(layer: Any) -> Any:
     """The activation of a layer if it can't be told by a configuration: a function that isn't Keras'."""
     function = vars(layer).get("activation") if isinstance(layer, layers.Layer) else None
-    named = getattr(function, "__module__", "").startswith("keras.")
+    named = str(getattr(function, "__module__", "")).startswith("keras.")
     partial = isinstance(function, functools.partial)
     plain = callable(function) and not isinstance(function, keras.Operation)
     return function if partial or (plain and not named) else None

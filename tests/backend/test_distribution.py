@@ -79,6 +79,7 @@ def counts(value):
     return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
+@pytest.mark.long
 def test_two_workers_measure_table2_to_the_last_count(tmp_path):
     # 7 batches of 16 images, the last of 4: they divide neither by the batch nor by the workers.
     flags = ("experiments.table2", "--data=digits", "--models=resnet8", "--limit=100", "--batch_size=16",
@@ -112,6 +113,7 @@ def data(tmp_path_factory):
     return root
 
 
+@pytest.mark.long
 def test_a_dead_worker_ends_table1_and_a_rerun_continues(data, tmp_path):
     flags = ("experiments.table1", f"--data={data}/val", f"--model={data}/mine.keras",
              "--preprocessing=tf", "--save_every=2", "--verbosity=-1")  # fmt: skip
@@ -137,6 +139,7 @@ def test_a_dead_worker_ends_table1_and_a_rerun_continues(data, tmp_path):
     assert counts(two) == counts(one)
 
 
+@pytest.mark.long
 def test_two_workers_profile_to_the_last_count(tmp_path):
     snn = tmp_path / "snn.keras"
     alone("fs_neurons", "convert", "digits/resnet8", str(snn))
@@ -175,6 +178,7 @@ assert found[0] == found[1], found
 """
 
 
+@pytest.mark.long
 def test_three_devices_of_a_machine_count_the_same(tmp_path):
     program = tmp_path / "mirrored.py"
     program.write_text(MIRRORED)

@@ -86,6 +86,7 @@ def test_best_alpha_is_near_the_best_of_a_fine_search():
         assert error(alpha) <= 1.05 * best
 
 
+@pytest.mark.long
 def test_few_steps_after_calibration_do_better_than_before(model, images):
     test = datasets.load("digits", "test").take(200)
     held_out = np.asarray(datasets.standardise(test.images))
@@ -228,6 +229,7 @@ def test_a_target_of_spikes_is_met(model, images):
     assert spikes_per_neuron(snn, images[:100]) <= 1.05 * target
 
 
+@pytest.mark.long
 def test_a_small_price_of_spikes_costs_no_accuracy(model, images):
     """The fitted sets are as good as FS-ReLU on the inputs that there are, whatever the largest is."""
     free, cheap = (

@@ -6,7 +6,7 @@ import pytest
 import fs_neurons as fs
 from fs_neurons import neuron
 from fs_neurons.calibration.candidates import few
-from fs_neurons.calibration.distributions import Histograms, Prior, staircase
+from fs_neurons.calibration.distributions import PRIOR_SHARE, Histograms, Prior, staircase
 from fs_neurons.neuron.sets import load
 
 
@@ -51,7 +51,9 @@ def test_what_is_expected_on_other_images_widens_a_histogram():
     assert histograms.shares.sum(axis=1) == pytest.approx([1, 1])
     assert histograms.low[1] <= 5 - 80 and histograms.low[1] + histograms.span[1] >= 5 + 80
     mean = (histograms.shares * histograms.centres).sum(axis=1)
-    assert mean == pytest.approx(0.7 * x.mean(axis=0) + 0.3 * expected.mean, abs=0.1)
+    assert mean == pytest.approx(
+        (1 - PRIOR_SHARE) * x.mean(axis=0) + PRIOR_SHARE * expected.mean, abs=0.1
+    )
 
 
 def test_merged_channels_are_their_mean():

@@ -49,6 +49,7 @@ def test_what_can_not_come_nearer_is_left_alone():
     assert (np.asarray(dense.kernel) == np.eye(4)).all()
 
 
+@pytest.mark.long
 def test_a_network_stays_within_its_budget_of_spikes():
     """Where weights are wrong and the range of a site is too large: a smaller one means more spikes, less error."""
     keras.utils.set_random_seed(0)
@@ -76,6 +77,7 @@ def test_a_network_stays_within_its_budget_of_spikes():
     assert found[4.0] > 1.05 * before
 
 
+@pytest.mark.long
 def test_gate_inputs_of_a_trained_network_come_nearer_on_other_images():
     model = models.pretrained("resnet8", "digits")
     calibrating, others = (
@@ -151,6 +153,7 @@ def test_outputs_without_a_derivative_leave_the_gate_inputs():
     assert np.mean(ops.convert_to_numpy(joint(x)) == ops.convert_to_numpy(model(x))) > 0.9
 
 
+@pytest.mark.long
 def test_networks_with_several_inputs_and_outputs_are_refined():
     keras.utils.set_random_seed(0)
     a, b = keras.Input((5,), name="a"), keras.Input((3,), name="b")

@@ -451,6 +451,7 @@ FAMILIES = {
 SMALLEST = {"InceptionV3": 75, "Xception": 71}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keras_applications_are_rebuilt_exactly_and_converted(family):
     if family == "NASNetMobile" and keras.backend.backend() == "torch":

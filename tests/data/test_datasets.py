@@ -48,7 +48,7 @@ def no_network(monkeypatch):
 
 
 def test_without_data_and_network_the_message_says_what_to_pass(tmp_path, no_network):
-    with pytest.raises(datasets.DatasetUnavailable, match="--data_dir") as error:
+    with pytest.raises(datasets.DatasetUnavailable, match="data_dir") as error:
         datasets.load("cifar10", "test", tmp_path)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
@@ -56,7 +56,7 @@ def test_without_data_and_network_the_message_says_what_to_pass(tmp_path, no_net
 def test_auto_falls_back_to_digits_and_says_so(tmp_path, no_network):
     data, note = datasets.load_auto("test", tmp_path)
     assert data.name == "digits"
-    assert "digits" in note and "--data_dir" in note and "\n" not in note
+    assert "digits" in note and "data_dir" in note and "\n" not in note
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path, no_network, monkeypatch):

@@ -75,6 +75,7 @@ def test_rows_and_resuming(folder, monkeypatch, capsys):
         run(folder, "--probe=0", "--calibrate=0", "--limit=2")
 
 
+@pytest.mark.long
 def test_probe_and_calibration(folder, cifar10_dir, monkeypatch):
     monkeypatch.setattr(efficientnet, "PROBE_TESTS", 20)
     run(folder, "--probe=110", "--calibrate=16", "--K=8", f"--data_dir={cifar10_dir}")

@@ -122,6 +122,7 @@ def test_table2_refuses_wrong_flags_in_a_line(arguments, message, tmp_path):
     assert message in run("table2", *arguments, f"--output_dir={tmp_path}", expect=1)
 
 
+@pytest.mark.long
 def test_figure6a_rises_to_the_accuracy_of_the_network(tmp_path):
     run("figure6a", "--data=digits", "--largest_K=10", "--alpha=10", f"--output_dir={tmp_path}")
     result = json.loads((tmp_path / "figure6a_digits.json").read_text())
@@ -211,6 +212,7 @@ def test_efficiency_compares_with_rate_coding(tmp_path):
     assert (tmp_path / "efficiency_digits_partial.png").stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_finetune_writes_a_network_that_gives_the_numbers_of_its_row(tmp_path):
     whole = tmp_path / "finetune_digits.json"
     whole.write_text("of all training images")
@@ -236,6 +238,7 @@ def test_pareto_says_that_there_is_nothing_to_measure(tmp_path):
     assert "none of finetuned" in message and not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_pareto_keeps_rows_of_other_runs(tmp_path):
     given = ("--data=digits", "--models=resnet8", "--images=50", "--limit=50", "--rate_steps=16",
              "--rate_images=20", f"--output_dir={tmp_path}", "--verbosity=-1")  # fmt: skip

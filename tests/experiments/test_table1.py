@@ -50,6 +50,7 @@ def test_a_saved_model_is_measured_and_a_run_is_continued(data, tmp_path):
     assert both["rows"][1]["neurons"] == 4 * 30 * 30 and both["rows"][0] == whole["rows"][0]
 
 
+@pytest.mark.long
 def test_random_weights_stay_out_of_the_table(data, tmp_path):
     printed = run("table1", f"--data={data}", "--model=resnet50", "--image_size=32",
                   "--random_weights", "--limit=2", f"--output_dir={tmp_path}")  # fmt: skip

@@ -33,6 +33,7 @@ def data(tmp_path_factory):
     return root
 
 
+@pytest.mark.long
 def test_a_killed_run_on_two_devices_is_continued(data, tmp_path):
     flags = [f"--data={data}", "--weights=random", "--image_size=32", "--batch_size=4", "--round=1",
              "--epochs=2", "--devices=2", f"--output_dir={tmp_path}"]  # fmt: skip

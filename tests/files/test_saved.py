@@ -102,7 +102,9 @@ def test_damaged_files_are_refused(tmp_path):
 
 
 def test_a_converted_network_with_bad_parameters_is_refused(tmp_path):
-    fs.convert(small(), relu="swish_k8").save(tmp_path / "snn.keras")
+    relu = fs.relu_parameters(K=4, alpha=8)
+    not_binary_coded = fs.FSParameters(relu.T, relu.h, 1.01 * relu.d, name="relu_like")
+    fs.convert(small(), relu=not_binary_coded).save(tmp_path / "snn.keras")
 
     def without_numbers(config):
         text = json.dumps(config)

@@ -271,6 +271,7 @@ def test_resets_are_no_larger_than_they_need_be():
 # --- the paper's method ---------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_papers_method_reaches_its_order_of_error():
     fitted = fit("swish", 16, DOMAIN, method="bptt", effort=200, time_budget=np.inf, verbose=False)
     assert fitted.errors["mse [-8, 12]"] < 0.03

@@ -52,7 +52,9 @@ def test_unknown_names_are_refused():
 
 def test_missing_weights_name_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "params_dir", lambda: tmp_path)
-    with pytest.raises(FileNotFoundError, match="train_cifar10 --model=resnet20 --data=digits"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no weights resnet20\.weights\.h5 .* trained for digits are none"
+    ):
         models.pretrained("resnet20", "digits")
 
 
@@ -68,6 +70,7 @@ def test_shipped_digit_networks_classify_before_and_after_conversion(name):
     assert (ann.predictions == snn.predictions).mean() > 0.98
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "least"), [("resnet8", 0.85), ("resnet20", 0.89)])
 def test_shipped_cifar_networks_classify_before_and_after_conversion(name, least, cifar10_dir):
     data = datasets.load("cifar10", "test", cifar10_dir).take(1000)

@@ -35,6 +35,7 @@ def run(tmp_path, monkeypatch, capsys):
     return run_example
 
 
+@pytest.mark.long
 def test_mobilenet_converts_and_fires(run):
     printed = run("convert_mobilenet", "--size=32", "--images=2")
     assert "35 sites" in printed and "relu(max_value=6)" in printed
@@ -51,7 +52,7 @@ def test_a_swish_network_keeps_its_accuracy(run):
 
 def test_a_raster_is_drawn_and_every_image_is_classified(run, tmp_path):
     printed = run("spike_raster")
-    assert "digits [0 3 6], classified as [0 3 6]" in printed and "every 20 steps" in printed
+    assert "digits [0 3 6], classified as [0 3 6]" in printed and "every 16 steps" in printed
     assert (tmp_path / "spike_raster.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -53,6 +53,7 @@ def test_the_wheel_holds_parameters_weights_types_and_licence(built):
     assert not any(name.startswith(("tests/", "experiments/")) for name in names)
 
 
+@pytest.mark.long
 def test_an_installed_package_works_away_from_the_source(built, tmp_path):
     with zipfile.ZipFile(built[0]) as wheel:
         wheel.extractall(tmp_path / "site")

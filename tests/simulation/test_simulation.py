@@ -143,6 +143,7 @@ def test_trained_networks(name):
     assert result.deviation < 1e-5
 
 
+@pytest.mark.long
 def test_mobilenet_v2():
     keras.utils.set_random_seed(0)
     model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=10)
@@ -175,6 +176,7 @@ OPERATIONS = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.long
 @given(operations=OPERATIONS)
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_graphs(operations):
