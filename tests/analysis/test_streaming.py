@@ -122,7 +122,7 @@ def test_spikes_beyond_an_int32_are_counted(monkeypatch):
     monkeypatch.setattr(
         activation,
         "SiteRecord",
-        lambda layer, shape, spikes: record(layer, shape, spikes * 0 + 2**31 - 1),
+        lambda layer, shape, spikes: record(layer, shape, spikes * 0 + np.int32(2**31 - 1)),
     )
     inputs = keras.Input((32, 32, 3))
     twice = keras.Model(inputs, [snn(inputs), snn(inputs)][1] + snn(inputs))

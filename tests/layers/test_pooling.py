@@ -139,8 +139,7 @@ def test_images_of_any_size():
 def test_codes_that_float32_does_not_keep_are_refused():
     with pytest.raises(ValueError, match="MaxPooling2D"):
         fs.FSMaxPooling2D(30, 25.0)
-    with pytest.raises(ValueError, match=r"alpha=0\.3"):
-        fs.FSMaxPooling2D(10, 0.3)
+    fs.FSMaxPooling2D(10, 0.3)  # rounding to the nearest code tells what rounding down does not
     with pytest.raises(ValueError, match="alpha"):
         fs.FSMaxPooling2D(4, -1.0)
 
