@@ -6,8 +6,9 @@
 Any trained network of images will do: `--model` names its .keras file, `--data` a folder of photographs
 (sub-folders are searched). Measured on these, for the published sets, the fitted ones, ranges without data
 and calibration: the error of each block's output and of the features, the network's widest output, and
-the spikes. With `--probe`, CIFAR-10 scaled up tells what the features are still good for: the accuracy of a
-logistic regression on the features of the first 4,000 training images, for the first 1,500 test images.
+the spikes. With `--probe`, CIFAR-10 scaled up tells what the features are still good for: the accuracy on the
+first 1,500 test images of a logistic regression that was fitted to the original's features of the first 4,000
+training images.
 
 Writes MODEL.json and .png to --output_dir. A killed run goes on where it stopped: rows are written one by
 one, features in parts, to MODEL_features/.
@@ -89,8 +90,9 @@ def main() -> None:
         "probe_images": [FLAGS.probe, PROBE_TESTS],
     }
     rows = {row["fingerprint"]: row for row in _rows_before(path.with_suffix(".json"), content)}
-    probe = _probe(path.with_name(f"{file.stem}_features")) if FLAGS.probe else None
+    probe = _probe(model, path.with_name(f"{file.stem}_features")) if FLAGS.probe else None
     content |= {"probe_original": probe(model) if probe else None, "rows": []}
+    converted = []
     for label in CONVERSIONS if FLAGS.calibrate else list(CONVERSIONS)[:-1]:
         snn = _converted(model, label, path.with_name(f"{file.stem}_calibrated.keras"))
         fingerprint = _fingerprint(snn)
@@ -98,9 +100,10 @@ def main() -> None:
         content["rows"].append(row)
         if "feature_error" not in row:
             row |= _compared(model, snn, photographs)
-            results.write_json(path.with_suffix(".json"), content)
-        if probe and "probe" not in row:
-            row["probe"] = probe(snn)
+        results.write_json(path.with_suffix(".json"), content)
+        converted.append((row, snn))
+    for row, snn in converted if probe else ():
+        row["probe"] = probe(snn)
         results.write_json(path.with_suffix(".json"), content)
     print(f"{model.name}, {len(photographs)} photographs in {folder}")
     print(_table(content))
@@ -242,20 +245,21 @@ def _compared(model: keras.Model, snn: keras.Model, images: np.ndarray) -> dict[
 # --- what the features are still good for ---------------------------------------------------------
 
 
-def _probe(path: pathlib.Path) -> Callable[[keras.Model], float]:
-    """Accuracy of a logistic regression on a network's features, per cent; they are kept in `path`."""
+def _probe(original: keras.Model, path: pathlib.Path) -> Callable[[keras.Model], float]:
+    """Accuracy, per cent, on a network's features of what was fitted to those of the original; kept in `path`."""
     labels = {
         split: datasets.load("cifar10", split, FLAGS.data_dir).labels for split in ("train", "test")
     }
 
+    def features(network: keras.Model, split: str, count: int) -> np.ndarray:
+        return _features_of(network, split, count, path / _fingerprint(network))
+
+    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    regression.fit(features(original, "train", FLAGS.probe), labels["train"][: FLAGS.probe])
+
     def accuracy(network: keras.Model) -> float:
-        features = {
-            split: _features_of(network, split, count, path / _fingerprint(network))
-            for split, count in (("train", FLAGS.probe), ("test", PROBE_TESTS))
-        }
-        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        regression.fit(features["train"], labels["train"][: FLAGS.probe])
-        right = regression.predict(features["test"]) == labels["test"][:PROBE_TESTS]
+        found = regression.predict(features(network, "test", PROBE_TESTS))
+        right = found == labels["test"][:PROBE_TESTS]
         return runner.percent(float(right.mean()))
 
     return accuracy
