@@ -21,6 +21,7 @@ from fs_neurons.backend import without_kernels
 from fs_neurons.network.keras_internals import input_structure, patch_tf2onnx
 
 FORMATS = ("onnx", "tf_saved_model", "litert")
+LITERT_SINCE = (3, 13)
 
 
 def export(
@@ -56,10 +57,14 @@ def export(
     if format == "onnx":
         _export_onnx(model, path, **options)
     elif format == "litert":
+        if tuple(map(int, keras.__version__.split(".")[:2])) < LITERT_SINCE:
+            raise ValueError(
+                f"format 'litert' needs Keras 3.13 or later; this is {keras.__version__}"
+            )
         with without_kernels():
-            model.export(path, format=format, **{"verbose": False, **options})
+            model.export(str(path), format=format, **{"verbose": False, **options})
     else:
-        model.export(path, format=format, **{"verbose": False, **options})
+        model.export(str(path), format=format, **{"verbose": False, **options})
 
 
 def _export_onnx(model: keras.Model, path: pathlib.Path, opset_version: int | None = None) -> None:

@@ -65,6 +65,10 @@ def opened(path, fmt):
 def exported(snn, folder, fmt, export=fs.export):
     if fmt == "onnx":
         pytest.importorskip("tf2onnx")
+    if fmt == "litert" and tuple(map(int, keras.__version__.split(".")[:2])) < (3, 13):
+        with pytest.raises(ValueError, match=r"needs Keras 3\.13"):
+            fs.export(snn, folder / "snn.tflite", format=fmt)
+        pytest.skip("needs Keras 3.13")
     path = folder / {"onnx": "snn.onnx", "litert": "snn.tflite", "tf_saved_model": "saved"}[fmt]
     export(snn, path, format=fmt)
     return path
