@@ -167,12 +167,20 @@ class LeastSquares:
         return float(np.sum(W * (self._square[half] @ W - 2 * self._product[half])))
 
 
+# Variance over mean square of inputs that do not vary but by rounding.
+CONSTANT = 1e-10
+
+
 def _ridge_regression(square: np.ndarray, product: np.ndarray, ridge: float) -> np.ndarray:
     """W of Y = X W from X'X and X'Y, where the last column of X is 1 and its weight free."""
     square, product = square / square[-1, -1], product / square[-1, -1]
     mean = square[-1, :-1]
     covariance = square[:-1, :-1] - np.outer(mean, mean)
-    variance = max(float(np.mean(np.diag(covariance))), 1e-30)
+    variance = float(np.mean(np.diag(covariance)))
+    if variance <= CONSTANT * float(np.mean(np.diag(square))):
+        # Inputs that are always the same tell nothing but a constant.
+        W = np.zeros((len(mean), product.shape[1]))
+        return np.concatenate([W, product[-1:]])
     W = np.linalg.solve(
         covariance + ridge * variance * np.eye(len(covariance)),
         product[:-1] - np.outer(mean, product[-1]),

@@ -8,6 +8,7 @@ average.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -128,8 +129,8 @@ def total(parts: Sequence[Moments], signs: Sequence[float]) -> Moments:
 
 def product(parts: Sequence[Moments]) -> Moments:
     """Of the product of independent tensors, such as a feature map and its gate."""
-    mean = np.prod([part.mean for part in parts], axis=0)
-    square = np.prod([part.variance + part.mean**2 for part in parts], axis=0)
+    mean = functools.reduce(np.multiply, [part.mean for part in parts])
+    square = functools.reduce(np.multiply, [part.variance + part.mean**2 for part in parts])
     return _combined(parts, mean, np.maximum(square - mean**2, 0.0))
 
 
