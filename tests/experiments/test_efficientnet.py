@@ -84,10 +84,11 @@ def test_probe_and_calibration(folder, cifar10_dir, monkeypatch):
     assert content["rows"][3]["label"] == "calibrated"
     assert (folder / "results" / "small_calibrated.keras").exists()
     assert all(0 <= row["probe"] <= 100 for row in content["rows"])
-    # Four features per image, a file for each hundred.
+    # Four features per image, a file for each hundred; the probe is fitted to those of the original.
     parts = sorted((folder / "results" / "small_features").glob("*/train_*.npy"))
     assert {np.load(part).shape for part in parts} == {(100, 4), (10, 4)}
-    assert len(parts) == 2 * 5
+    assert len(parts) == 2
+    assert len(list((folder / "results" / "small_features").glob("*/test_*.npy"))) == 5
 
 
 @pytest.mark.parametrize("missing", ["--model=none.keras", "--data=none"])
