@@ -55,7 +55,8 @@ def staircase(parameters: FSParameters) -> Staircase:
     """Gate inputs that share a spike history fire at step t from T(t) + the sum of their h(j) z(j) on."""
     left, right = np.array([-np.inf]), np.array([np.inf])
     offset, y, spikes = np.zeros(1), np.zeros(1), np.zeros(1, int)
-    for T, h, d in zip(*(np.asarray(p, float) for p in _rows(parameters)), strict=True):
+    rows = (np.asarray(p, float) for p in (parameters.T, parameters.h, parameters.d))
+    for T, h, d in zip(*rows, strict=True):
         threshold = T + offset
         silent, fires = threshold > left, threshold < right
         left, right = (
@@ -68,10 +69,6 @@ def staircase(parameters: FSParameters) -> Staircase:
         )
     order = np.argsort(left)
     return Staircase(left[order][1:], y[order], spikes[order])
-
-
-def _rows(parameters: FSParameters) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return parameters.T, parameters.h, parameters.d
 
 
 class Prior(NamedTuple):

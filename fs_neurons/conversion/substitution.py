@@ -163,7 +163,7 @@ def convert(
     covered = {
         s: x for s, x in chosen.items() if not (s in selected and selected[s].scale is not None)
     }
-    warn_of_outside(statistics, covered, stacklevel=2)
+    warn_of_outside(statistics, covered, selected, stacklevel=2)
     return snn
 
 

@@ -87,7 +87,10 @@ def _steps_for(site: Site, steps: int | None) -> int | None:
 
 
 def warn_of_outside(
-    statistics: InputStatistics | None, chosen: Mapping[Site, NeuronParameters], stacklevel: int
+    statistics: InputStatistics | None,
+    chosen: Mapping[Site, NeuronParameters],
+    selected: Mapping[Site, Selection],
+    stacklevel: int,
 ) -> None:
     """Warns of sites whose parameters will leave out more than WARN_OUTSIDE of their gate inputs."""
     if statistics is None:
@@ -97,7 +100,11 @@ def warn_of_outside(
     for site, parameters in chosen.items():
         statistic = found.get(site.name)
         if statistic is not None and statistic.known and statistic.source != ASSUMED:
-            share = outside(statistic, site.function, parameters)
+            share = (
+                selected[site].outside
+                if site in selected
+                else outside(statistic, site.function, parameters)
+            )
             if share is not None and share > WARN_OUTSIDE:
                 shares[site] = share
     if not shares:

@@ -270,6 +270,5 @@ def _of(*kinds: Kind) -> tuple[type, ...]:
     return tuple(cls for cls, kind in LAYERS.items() if kind in kinds)
 
 
-SPLITTABLE = _of(*(kind for kind in LAYERS.values() if kind.weighted))
 ACTIVATIONS = _of(ACTIVATION)
 WRAPPERS = _of(WRAPPER)
