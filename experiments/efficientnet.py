@@ -311,7 +311,7 @@ def _figure(rows: list[dict[str, Any]]) -> Any:
                   color=COLOURS[row["label"]])  # fmt: skip
     axis.axhline(1.0, color=ANN, linestyle=":")
     axis.set(xlabel="block; the features last", ylabel="relative error", ylim=(0, None))
-    axis.legend()
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(rows), frameon=False)
     return figure
 
 
