@@ -88,15 +88,15 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def layer_by_layer() -> Iterator[None]:
-    """In it, compiled functions call their layers, also those that were compiled before, such as that of
-    `model.predict`; not where it is entered while a function is traced."""
+    """In it, compiled functions run layer by layer, even those that were compiled before, such as the one
+    behind `model.predict`. It does nothing where it is entered while a function is traced."""
     with contextlib.ExitStack() as stack:
         backend = keras.backend.backend()
         if backend == "tensorflow":
             import tensorflow as tf
 
             if tf.executing_eagerly():
-                stack.enter_context(_functions_run_eagerly())
+                stack.enter_context(_eagerness.block())
         elif backend == "jax":
             import jax
 
@@ -105,28 +105,33 @@ def layer_by_layer() -> Iterator[None]:
         yield
 
 
-_eager_lock, _eager_blocks = threading.Lock(), 0
+class _Eagerness:
+    """TensorFlow's switch is one for all threads: it goes back with the last block that needs it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._before = False
+
+    @contextlib.contextmanager
+    def block(self) -> Iterator[None]:
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        import tensorflow as tf
+
+        with self._lock:
+            if not self._blocks:
+                self._before = tf.config.functions_run_eagerly()
+            self._blocks += change
+            tf.config.run_functions_eagerly(self._before or self._blocks > 0)
 
 
-@contextlib.contextmanager
-def _functions_run_eagerly() -> Iterator[None]:
-    """TensorFlow has one switch for all threads: it goes back with the last one that needs it."""
-    import tensorflow as tf
-
-    def count(change: int) -> None:
-        global _eager_blocks
-        with _eager_lock:
-            _eager_blocks += change
-            tf.config.run_functions_eagerly(_eager_blocks > 0)
-
-    if tf.config.functions_run_eagerly() and not _eager_blocks:
-        yield  # as the user has it
-        return
-    count(1)
-    try:
-        yield
-    finally:
-        count(-1)
+_eagerness = _Eagerness()
 
 
 def with_gradients() -> contextlib.AbstractContextManager[Any]:
