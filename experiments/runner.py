@@ -84,7 +84,11 @@ def define_relu_flags(values: flags.FlagValues) -> None:
 def define_strategy_flag(values: flags.FlagValues) -> None:
     """--strategy, for `start`."""
     flags.DEFINE_enum(
-        "strategy", "one", distribution.STRATEGIES, distribution.STRATEGY_HELP, flag_values=values
+        "strategy",
+        "one",
+        distribution.STRATEGIES,
+        "One device, all GPUs of this machine, or the workers that TF_CONFIG names.",
+        flag_values=values,
     )
 
 

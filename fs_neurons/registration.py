@@ -10,10 +10,10 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 import types
 from collections.abc import Sequence
+from typing import Any
 
 LAYERS = "fs_neurons.layers"
 # What does without Keras.
@@ -45,19 +45,25 @@ class _Registrar(importlib.abc.MetaPathFinder):
             package != "fs_neurons" or not part or part.partition(".")[0] in LIGHT
         ):
             return None
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        others = (finder for finder in sys.meta_path if finder is not self)
+        found = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenLayers(spec.loader)
+            spec.loader = _ThenLayers(spec.loader, self)
         return spec
 
 
 class _ThenLayers(importlib.abc.Loader):
-    """Loads a module as another loader does, and imports the layers."""
+    """Loads a module as another loader does, and imports the layers.
 
-    def __init__(self, loader: importlib.abc.Loader):
-        self.loader = loader
+    Only this ends the waiting: TensorFlow looks for Keras long before it loads it.
+    """
+
+    def __init__(self, loader: importlib.abc.Loader, registrar: _Registrar):
+        self.loader, self.registrar = loader, registrar
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)  # for who only asks about a module
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
         return self.loader.create_module(spec)
@@ -66,5 +72,8 @@ class _ThenLayers(importlib.abc.Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader  # who asks the module sees its own loader
         module.__loader__ = self.loader
+        # What this module imports is none of the registrar's business.
+        if self.registrar in sys.meta_path:
+            sys.meta_path.remove(self.registrar)
         self.loader.exec_module(module)
         importlib.import_module(LAYERS)

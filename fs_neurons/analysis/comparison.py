@@ -293,8 +293,8 @@ def _forward(pair: Pair) -> Callable[[Any], tuple[Any, Any, Any]]:
 
         ann = pair.original.run(inputs, watch)
         spiking = pair.spiking.run(inputs, watch)
-        shapes = ([tuple(x.shape) for x in keras.tree.flatten(y)] for y in (ann, spiking))
-        if not np.array_equal(*shapes):
+        mine, theirs = ([tuple(x.shape) for x in keras.tree.flatten(y)] for y in (ann, spiking))
+        if mine != theirs:
             raise ConversionError("the networks have outputs of different shapes")
         measured = [
             _measure(probe.op, site.op, *met[probe], *met[site]) for probe, site in pair.sites

@@ -106,7 +106,7 @@ def _targets(graph: Graph, value: Value, weighted_only: bool) -> np.ndarray:
         taken = value if inner is call else inner.inputs[0]
         fan = kind.fan_out(inner, taken) if kind.fan_out else None
         if fan is None:
-            fan = np.int64(0) if weighted_only else kind.additions(inner, taken)
+            fan = np.zeros((), np.int64) if weighted_only else kind.additions(inner, taken)
         total += np.reshape(fan, (1,) * len(repeated) + np.shape(fan))
     if weighted_only:
         return total

@@ -23,7 +23,7 @@ from fs_neurons.neuron import FSParameters
 ANN = "#c1272d"  # the function, or the network, that is emulated: red as in the paper
 SNN = "#0f5fa8"  # FS-neurons: blue as in the paper
 PAPER = "#8a8a8a"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.dpi": 150,
     "font.size": 9,
     "axes.spines.top": False,

@@ -149,12 +149,12 @@ def _labelled_batches(
 
 
 def _classes(images: Any, labels: Any) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.shape != (_count(images),):
+    classes = np.asarray(labels)
+    if classes.shape != (_count(images),):
         raise ValueError(
-            f"labels must be the class of each image, shape ({_count(images)},); theirs is {labels.shape}"
+            f"labels must be the class of each image, shape ({_count(images)},); theirs is {classes.shape}"
         )
-    return labels
+    return classes
 
 
 def _count(images: Any) -> int:
@@ -191,4 +191,4 @@ def scores_and_spikes(
 
 def per_image(spikes: Any) -> np.ndarray:
     """Spikes (layers, images) summed over layers, in int64: a large network can fire more than an int32 counts."""
-    return ops.convert_to_numpy(spikes).sum(axis=0, dtype=np.int64)
+    return np.asarray(ops.convert_to_numpy(spikes).sum(axis=0, dtype=np.int64))

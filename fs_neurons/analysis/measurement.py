@@ -222,7 +222,7 @@ def _measure_site(
     scale = ops.ones((1,)) if layer.scale is None else ops.cast(layer.scale, "float32")
     # (2, channels), or (2, 1) where all channels have the same domain.
     domain = np.stack([np.reshape(end, -1) for end in parameters.limits(len(x.shape))])
-    span = np.float32([edges[0], BINS / (edges[-1] - edges[0])])
+    span = np.array([edges[0], BINS / (edges[-1] - edges[0])], np.float32)
     y, bins, spikes, *rest = neuron.run_fused(
         _site_measures, x, parameters, valid, ops.convert_to_tensor(domain),
         ops.convert_to_tensor(span), ops.reshape(scale, (-1,)), per_image=True,

@@ -87,7 +87,7 @@ def side_by_side(
         tally: what an earlier run gave; from the first image when missing.
         batch_size: images per forward pass of a device.
         limit: number of images of the source to stop after; all of them when missing.
-        on_skip: is told of every image that can't be used, in a line; a warning when missing.
+        on_skip: called with a line about every image that can't be used; a warning when missing.
         distribution: of the batches; the models were made in its scope. Each worker loads the images of
             its own batches.
 
@@ -143,13 +143,10 @@ def _classify(
 ) -> np.ndarray:
     """Row by row what each batch adds to a tally, times in nanoseconds; then images with NaN by model."""
     usable = [[sample for sample in batch if sample.image is not None] for batch in batches]
+    images = [[s.image for s in batch if s.image is not None] for batch in batches]
     inputs = [
-        (
-            np.resize(np.stack([s.image for s in batch]), size)
-            if batch
-            else np.zeros(size, np.float32),
-        )
-        for batch in usable
+        (np.resize(np.stack(batch), size) if batch else np.zeros(size, np.float32),)
+        for batch in images
     ]
     outputs, nanoseconds = [], []
     for run in runs:

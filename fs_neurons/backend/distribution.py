@@ -25,7 +25,6 @@ import numpy as np
 from fs_neurons.backend import compiled
 
 STRATEGIES = ("one", "mirrored", "multi_worker")
-STRATEGY_HELP = "One device, all GPUs of this machine, or the workers that TF_CONFIG names."
 # A worker that is silent for so long is given up.
 TIMEOUT_SECONDS = 120
 
@@ -97,7 +96,7 @@ class Distribution:
         if len(set(self.gather(digest[None])[:, 0].tolist())) > 1:
             raise ValueError(
                 f"the workers differ in {what}, which is {value} here: give all of them the same"
-                " flags and files"
+                " arguments and files"
             )
 
 
@@ -133,7 +132,8 @@ class _Distributed(Distribution):
         )  # fmt: skip
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        return self.strategy.scope()
+        scope: contextlib.AbstractContextManager[Any] = self.strategy.scope()
+        return scope
 
     def compiled(
         self, function: Callable[..., Any]
@@ -162,7 +162,7 @@ class _Distributed(Distribution):
         values = self._values([rows, *[nothing] * (len(self.local) - 1)])
         with _lost_workers():
             gathered = self._gather(values)
-            return self.strategy.experimental_local_results(gathered)[0].numpy()
+            return np.asarray(self.strategy.experimental_local_results(gathered)[0])
 
     def _values(self, parts: Sequence[Any]) -> Any:
         """One value per replica of this worker."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import importlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -53,7 +55,9 @@ def fuse(
         function = _without_code(function)
         signature = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
         fused = tf.function(function, input_signature=signature, jit_compile=True, autograph=False)
-        return lambda *args: function(*args) if kernels_left_out() else fused(*args)
+        # Concrete, so that it stays one kernel inside `layer_by_layer`.
+        kernel = functools.cache(fused.get_concrete_function)
+        return lambda *args: function(*args) if kernels_left_out() else kernel()(*args)
     if backend == "jax":
         import jax
 
@@ -68,17 +72,66 @@ def _without_code(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Traces a function of tensors into one graph of the backend; as it is on PyTorch."""
+    """Traces a function of tensors into one graph of the backend; on PyTorch it is returned unchanged."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(_without_code(function), autograph=False)
+        traced: Callable[..., Any] = tf.function(_without_code(function), autograph=False)
+        return traced
     if backend == "jax":
         import jax
 
         return jax.jit(function)
     return function
+
+
+@contextlib.contextmanager
+def layer_by_layer() -> Iterator[None]:
+    """In it, compiled functions run layer by layer, even those that were compiled before, such as the one
+    behind `model.predict`. It does nothing where it is entered while a function is traced."""
+    with contextlib.ExitStack() as stack:
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
+            import tensorflow as tf
+
+            if tf.executing_eagerly():
+                stack.enter_context(_eagerness.block())
+        elif backend == "jax":
+            import jax
+
+            if not isinstance(jax.numpy.add(0, 0), jax.core.Tracer):
+                stack.enter_context(jax.disable_jit())
+        yield
+
+
+class _Eagerness:
+    """TensorFlow's switch is one for all threads: it goes back with the last block that needs it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._before = False
+
+    @contextlib.contextmanager
+    def block(self) -> Iterator[None]:
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        import tensorflow as tf
+
+        with self._lock:
+            if not self._blocks:
+                self._before = tf.config.functions_run_eagerly()
+            self._blocks += change
+            tf.config.run_functions_eagerly(self._before or self._blocks > 0)
+
+
+_eagerness = _Eagerness()
 
 
 def with_gradients() -> contextlib.AbstractContextManager[Any]:
@@ -94,11 +147,10 @@ def with_float64() -> contextlib.AbstractContextManager[Any]:
     """Where tensors may be float64: JAX makes float32 of them elsewhere."""
     if keras.backend.backend() != "jax":
         return contextlib.nullcontext()
-    try:
-        from jax import enable_x64
-    except ImportError:  # where it was until 2025
-        from jax.experimental import enable_x64
-    return enable_x64(True)
+    # Until 2025 it was in jax.experimental.
+    name = "jax" if hasattr(importlib.import_module("jax"), "enable_x64") else "jax.experimental"
+    context: contextlib.AbstractContextManager[Any] = importlib.import_module(name).enable_x64(True)
+    return context
 
 
 def bincount(codes: Any, bins: int) -> Any:

@@ -255,7 +255,7 @@ def _sample(x: Any, axis: int, images: int) -> np.ndarray:
     x = np.moveaxis(ops.convert_to_numpy(ops.cast(x, "float32")), axis, -1)
     x = x.reshape(len(x), -1, x.shape[-1]) if x.ndim > 2 else x[:, None]
     wanted = min(SAMPLES_PER_CHANNEL, SAMPLES // x.shape[-1]) / images
-    return x[:, every(x.shape[1], wanted)].reshape(-1, x.shape[-1])
+    return np.asarray(x[:, every(x.shape[1], wanted)].reshape(-1, x.shape[-1]))
 
 
 def _priors(model: keras.Model, chosen: Mapping[Site, Any]) -> dict[Site, Prior]:

@@ -241,7 +241,7 @@ class Moments:
 
     @property
     def variance(self) -> np.ndarray:
-        return np.maximum(self._squares / self._count - self.mean**2, 0.0)
+        return np.asarray(np.maximum(self._squares / self._count - self.mean**2, 0.0))
 
 
 def _float32(x: Any) -> np.ndarray:

@@ -117,9 +117,10 @@ def _checked_array(model: keras.Model, array: Any, x: Any, first: int, where: st
         )
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"{where}: input {x.name!r} must be numbers, got {array.dtype}")
-    array = array.astype(x.dtype)
-    numbers = array if array.dtype.kind in "iuf" else array.astype(np.float32)  # bfloat16
-    bad = ~np.isfinite(numbers).reshape(len(array), -1).all(axis=1)
+    checked: np.ndarray = array.astype(x.dtype)
+    # NumPy does not know bfloat16.
+    numbers = checked if checked.dtype.kind in "iuf" else checked.astype(np.float32)
+    bad = ~np.isfinite(numbers).reshape(len(checked), -1).all(axis=1)
     if bad.any():
         raise ValueError(f"{where}: image {first + int(bad.argmax())} has NaN or infinite values")
-    return array
+    return checked

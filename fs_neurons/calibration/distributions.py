@@ -85,7 +85,7 @@ class Prior(NamedTuple):
         """Share of the gate inputs below x (channels, points): a Laplace distribution, as tails are long."""
         deviation = PRIOR_WIDTH * np.maximum(self.deviation, 1e-6)[:, None]
         u = (x - self.mean[:, None]) * (math.sqrt(2) / deviation)
-        return np.where(u < 0, 0.5 * np.exp(-np.abs(u)), 1 - 0.5 * np.exp(-np.abs(u)))
+        return np.asarray(np.where(u < 0, 0.5 * np.exp(-np.abs(u)), 1 - 0.5 * np.exp(-np.abs(u))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +129,14 @@ class Histograms:
     @property
     def span(self) -> np.ndarray:
         """(channels,), from the first bin to the last."""
-        return self.width * self.shares.shape[1]
+        return np.asarray(self.width * self.shares.shape[1])
 
     @property
     def centres(self) -> np.ndarray:
         """(channels, bins)."""
-        return self.low[:, None] + (np.arange(self.shares.shape[1]) + 0.5) * self.width[:, None]
+        return np.asarray(
+            self.low[:, None] + (np.arange(self.shares.shape[1]) + 0.5) * self.width[:, None]
+        )
 
     def tables(self, f: Function) -> Tables:
         """What `Tables.costs` of sets that stand for f need."""
@@ -176,7 +178,7 @@ class Tables(NamedTuple):
     @property
     def variance(self) -> np.ndarray:
         """Of f, (channels,)."""
-        return np.maximum(self.square - self.first[:, -1] ** 2, 1e-30)
+        return np.asarray(np.maximum(self.square - self.first[:, -1] ** 2, 1e-30))
 
     def costs(self, stairs: Staircase) -> tuple[np.ndarray, np.ndarray]:
         """Mean squared error, and spikes per neuron, of each channel with this response."""
@@ -223,10 +225,10 @@ class Distribution:
         return cls(domain, centres, counts / counts.sum(), weights / weights.sum())
 
     def density(self, x: np.ndarray) -> np.ndarray:
-        return np.interp(x, self.centres, self.counts + SPREAD / len(self.counts))
+        return np.asarray(np.interp(x, self.centres, self.counts + SPREAD / len(self.counts)))
 
     def weight(self, x: np.ndarray) -> np.ndarray:
-        return np.interp(x, self.centres, self.weights + SPREAD / len(self.weights))
+        return np.asarray(np.interp(x, self.centres, self.weights + SPREAD / len(self.weights)))
 
     def like(self, other: Distribution) -> bool:
         at = np.linspace(
@@ -238,7 +240,7 @@ class Distribution:
         )
 
     def _below(self, x: np.ndarray, mass: np.ndarray) -> np.ndarray:
-        return np.interp(x, self.centres, np.cumsum(mass), left=0.0)
+        return np.asarray(np.interp(x, self.centres, np.cumsum(mass), left=0.0))
 
 
 def _with_margin(low: float, high: float) -> tuple[float, float]:

@@ -131,4 +131,4 @@ def mixture(mean: np.ndarray, deviation: np.ndarray, share: float, width: float)
     z = (CENTRES - mean[:, None]) / deviation[:, None]
     density = (1 - share) * np.exp(-(z**2) / 2) + share / width * np.exp(-((z / width) ** 2) / 2)
     probabilities = density * WIDTHS
-    return probabilities / probabilities.sum(axis=1, keepdims=True)
+    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))

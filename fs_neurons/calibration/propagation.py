@@ -205,7 +205,7 @@ def _separable(call: Call, inputs: list[Moments]) -> Moments | None:
 def _by_channel(kernel: Any) -> np.ndarray:
     """A depthwise kernel with a group for each channel, as `moments.weighted` takes it."""
     kernel = _numpy(kernel)
-    return kernel.reshape(-1, kernel.shape[-2], 1, kernel.shape[-1])
+    return np.asarray(kernel.reshape(-1, kernel.shape[-2], 1, kernel.shape[-1]))
 
 
 def _along_channels(call: Call, inputs: list[Moments]) -> Moments:
@@ -285,7 +285,7 @@ def _aligned(call: Call, inputs: list[Moments]) -> list[Moments] | None:
 
 def _as_output(value: np.ndarray, call: Call) -> np.ndarray:
     """A constant for each entry of the output; its own batch axis, if any, has one entry."""
-    return np.broadcast_to(value, (1, *_output(call).shape))[0]
+    return np.asarray(np.broadcast_to(value, (1, *_output(call).shape))[0])
 
 
 def _concatenation(call: Call, inputs: list[Moments]) -> Moments | None:
@@ -335,7 +335,7 @@ def _output(call: Call) -> Value:
 
 
 def _numpy(weight: Any) -> np.ndarray:
-    return ops.convert_to_numpy(weight).astype(float)
+    return np.asarray(ops.convert_to_numpy(weight).astype(float))
 
 
 RULES: dict[Kind, Rule] = {

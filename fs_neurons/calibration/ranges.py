@@ -60,4 +60,4 @@ def best_alpha(
         cost[i] = error / signal + spike_penalty * (hist @ ones[code])
     alpha = largest * ALPHAS[cost.argmin(axis=0)]
     alpha[~alive] = alpha[alive].mean()
-    return alpha.astype(np.float32)
+    return np.asarray(alpha.astype(np.float32))

@@ -142,7 +142,7 @@ def _chosen_ranges(
 def _cheapest(expected: Expected, spike_penalty: float) -> np.ndarray:
     """Number of the set for each channel."""
     price = spike_penalty * expected.variance.mean()
-    return np.argmin(expected.error + price * expected.spikes, axis=1)
+    return np.asarray(np.argmin(expected.error + price * expected.spikes, axis=1))
 
 
 def _summary(expected: Expected, index: np.ndarray) -> tuple[float, float, float]:
@@ -156,7 +156,7 @@ def _summary(expected: Expected, index: np.ndarray) -> tuple[float, float, float
 
 
 def _of_channels(of: np.ndarray, index: np.ndarray) -> np.ndarray:
-    return of[np.arange(len(index)), index]
+    return np.asarray(of[np.arange(len(index)), index])
 
 
 @functools.lru_cache(maxsize=32)

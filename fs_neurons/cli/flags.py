@@ -73,8 +73,8 @@ def add_sets(parser: argparse.ArgumentParser) -> None:
     """What `fs.convert` takes about activations, beside their sets."""
     parser.add_argument(
         "--quality", choices=QUALITIES, default="accurate",
-        help="fitted sets and ranges, channel by channel (accurate), such with fewer spikes (sparse), or the"
-        " published sets (paper); default: accurate",
+        help="fitted sets and ranges, channel by channel (accurate), those with fewer spikes (sparse), or"
+        " the published sets (paper); default: accurate",
     )  # fmt: skip
     parser.add_argument(
         "--keep", type=names, default=[], metavar="NAMES",

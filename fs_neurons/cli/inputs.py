@@ -136,7 +136,8 @@ def function(name: str) -> str | Callable[[np.ndarray], Any]:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module_name), function_name)
+        module = importlib.import_module(module_name)
+        found: Callable[[np.ndarray], Any] = getattr(module, function_name)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"--function={name}: {error}") from error
     if not callable(found):

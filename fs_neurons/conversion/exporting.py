@@ -62,9 +62,18 @@ def export(
                 f"format 'litert' needs Keras 3.13 or later; this is {keras.__version__}"
             )
         with without_kernels():
-            model.export(str(path), format=format, **{"verbose": False, **options})
+            _at_inference(model).export(str(path), format=format, **{"verbose": False, **options})
     else:
-        model.export(str(path), format=format, **{"verbose": False, **options})
+        _at_inference(model).export(str(path), format=format, **{"verbose": False, **options})
+
+
+def _at_inference(model: keras.Model) -> keras.Model:
+    """The same network with layers that are told not to train: by default, Keras' augmentation layers do."""
+    inputs = keras.tree.map_structure(
+        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name),
+        input_structure(model),
+    )
+    return keras.Model(inputs, model(inputs, training=False), name=model.name)
 
 
 def _export_onnx(model: keras.Model, path: pathlib.Path, opset_version: int | None = None) -> None:

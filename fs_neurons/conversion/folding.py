@@ -97,9 +97,8 @@ class _Plan:
         self.seen: set[int] = set()  # ids of models
         self.inputs: dict[int, Any] = {}  # id of a layer -> the tensor that it takes
         self.outputs: dict[int, Any] = {}  # id of a layer -> the tensor that it gives
-        self.before: dict[
-            int, Any
-        ] = {}  # id of a layer -> the only layer that its input comes from
+        # id of a layer -> the only layer that its input comes from
+        self.before: dict[int, Any] = {}
         self.after: dict[int, Any] = {}  # id of a layer -> the only layer that its output goes to
 
     def visit(self, model: keras.Model) -> None:

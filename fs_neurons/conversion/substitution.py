@@ -10,13 +10,13 @@
 A site is an `Activation` or `ReLU` layer (or a relative), an operation such as `keras.ops.relu(x)`, or the
 `activation=` argument of a dense or convolutional layer, which is split into the linear layer and a layer
 of FS-neurons. Weights are carried over unchanged; the input model is never touched. Max-pooling behind
-FS-ReLU is computed from its spikes: see pooling.py.
+FS-ReLU is computed from its spikes: see layers/pooling.py.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
@@ -28,11 +28,12 @@ from fs_neurons.conversion.choosing import Sets, fitted, kept_sites, listing, re
 from fs_neurons.conversion.folding import fold
 from fs_neurons.conversion.without_data import select, statistics_of, warn_of_outside
 from fs_neurons.layers import FSActivation, fs_layer
+from fs_neurons.network.activations import base_name
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.rewriting import Rewriter
 from fs_neurons.network.sites import Site, checked_sites
 from fs_neurons.network.structure import idle_layers
-from fs_neurons.neuron import FSParameters
+from fs_neurons.neuron import FSParameters, NeuronParameters
 
 UNSUPPORTED = ("raise", "keep", "fit")
 
@@ -59,9 +60,9 @@ def convert(
 
     Args:
         model: Sequential or functional, with nested models of either kind; built.
-        quality: which parameters to take: "accurate" for the fitted ones, whose ranges are told from the
-            model's own weights, channel by channel; "sparse" for such with fewer spikes; "paper" for the
-            published sets, one for each activation, which is what the paper's tables use.
+        quality: which parameters to take: "accurate" for the fitted ones, whose ranges are derived from the
+            model's own weights, channel by channel; "sparse" for those with fewer spikes; "paper" for
+            the published sets, one for each activation, which is what the paper's tables use.
         keep: names of activations that stay as they are, such as ("sigmoid", "relu6").
         keep_layers: names of layers whose activation stays, as `find_sites` has them: "block/conv".
         unsupported: what to do about activations that have no parameter set or sit where they can't
@@ -69,7 +70,7 @@ def convert(
             to each function that has none, and say how good it is.
         convert_outputs: whether a sigmoid, tanh or relative that is the model's output is converted as
             well. Otherwise it stays, as softmax does: it is a result, and not an input of neurons.
-        fold_batch_norm: whether batch normalisation goes into the weights next to it, see `folding.fold`;
+        fold_batch_norm: whether batch normalisation goes into the weights next to it, see `conversion.fold`;
             what has to stay is warned of.
         calibration_data: unlabelled inputs that the model was trained for, preprocessed as it takes
             them: an array (a list or dictionary of them for several inputs) or an iterable over
@@ -142,6 +143,7 @@ def convert(
         free = {site: x for site, x in parameters_of.items() if not sets.is_given(site)}
         selected = select(statistics, free, quality, steps)
     chosen = parameters_of | {site: selected[site].parameters for site in selected}
+    _check_steps(chosen, steps)
     scales: list[tuple[FSActivation, np.ndarray]] = []
 
     def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
@@ -165,6 +167,18 @@ def convert(
     }
     warn_of_outside(statistics, covered, selected, stacklevel=2)
     return snn
+
+
+def _check_steps(chosen: Mapping[Site, NeuronParameters], steps: int | None) -> None:
+    """Raises ConversionError where sets that were asked for have more steps than a site may have."""
+    longer = [site for site, parameters in chosen.items() if steps and steps < parameters.K]
+    if longer:
+        site, parameters = longer[0], chosen[longer[0]]
+        raise ConversionError(
+            f"{site.layer!r} ({site.activation}) would have {parameters.name!r} with {parameters.K} steps,"
+            f" more than steps={steps}: give a set of fewer steps for {base_name(site.activation)}, leave"
+            " steps out, or take another quality"
+        )
 
 
 def _nothing_to_convert(

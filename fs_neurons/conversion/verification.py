@@ -35,7 +35,8 @@ def verify(model: keras.Model, inputs: Any = None, tolerance: float = 1e-6) -> f
     def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
         if not site.convertible:
             return None
-        return layers.Activation(site.function, name=name, dtype=dtype)
+        own: keras.layers.Layer = layers.Activation(site.function, name=name, dtype=dtype)
+        return own
 
     twin = Rewriter(replacement).rewrite(model)
     if inputs is None:

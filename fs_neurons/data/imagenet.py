@@ -224,7 +224,7 @@ def stream(
         prepare: takes a decoded image (height, width, 3) and returns what the network takes.
         start: number of the first image.
         stop: number of the image after the last; to the end when missing.
-        wanted: tells from the number of an image whether it is to be loaded; all are when missing.
+        wanted: whether the image of that number is to be loaded; all are when missing.
         seed: of the order; 0 is that of every evaluation.
         threads: that decode and prepare.
 

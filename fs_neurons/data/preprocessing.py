@@ -69,7 +69,7 @@ def centre_crop(image: Any, size: int) -> Any:
 
 def resnet(image: Any, size: int) -> Any:
     """`centre_crop` minus the channel means, red first: the official ResNet."""
-    return centre_crop(image, size) - np.float32(CHANNEL_MEANS)
+    return centre_crop(image, size) - _float32(CHANNEL_MEANS)
 
 
 def caffe(image: Any, size: int) -> Any:
@@ -108,13 +108,16 @@ def symmetric(image: Any, size: int) -> Any:
 
 def standardised(image: Any, size: int) -> Any:
     """`centre_crop` standardised by channel: the "torch" mode of keras.applications."""
-    return (centre_crop(image, size) / np.float32(255) - np.float32(IMAGENET_MEAN)) / np.float32(
-        IMAGENET_STD
-    )
+    pixels = centre_crop(image, size) / np.float32(255)
+    return (pixels - _float32(IMAGENET_MEAN)) / _float32(IMAGENET_STD)
+
+
+def _float32(channels: tuple[float, ...]) -> np.ndarray:
+    return np.array(channels, np.float32)
 
 
 def _caffe_scaled(pixels: Any) -> Any:
-    return (pixels - np.float32(CAFFE_MEANS))[..., ::-1]
+    return (pixels - _float32(CAFFE_MEANS))[..., ::-1]
 
 
 PREPROCESSINGS: dict[str, Callable[[Any, int], Any]] = {

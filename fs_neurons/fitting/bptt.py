@@ -93,7 +93,7 @@ def _on_grid(problem: Problem, values: np.ndarray) -> np.ndarray:
     if problem.step == 0.0:
         return values
     steps = np.rint((np.clip(values, -problem.bound, problem.bound) + problem.bound) / problem.step)
-    return steps * problem.step - problem.bound
+    return np.asarray(steps * problem.step - problem.bound)
 
 
 def _sample(problem: Problem) -> _Samples:
@@ -123,7 +123,9 @@ def _forward(x: np.ndarray, T: np.ndarray, h: np.ndarray, d: np.ndarray) -> _Pas
 def _objective(problem: Problem, samples: _Samples, run: _Pass) -> np.ndarray:
     """Error + spike_penalty * spikes of every restart."""
     error = ((run.y - samples.f) ** 2 * samples.weight).sum(axis=1)
-    return error + problem.spike_penalty * (run.z.sum(axis=0) * samples.density).sum(axis=1)
+    return np.asarray(
+        error + problem.spike_penalty * (run.z.sum(axis=0) * samples.density).sum(axis=1)
+    )
 
 
 def _backward(

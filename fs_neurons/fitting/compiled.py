@@ -10,7 +10,7 @@ import functools
 import hashlib
 import pathlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 
@@ -30,7 +30,7 @@ def compiled(function: _Function) -> _Function:
     except (RuntimeError, AttributeError):
         # No folder can be written to, or another version of Numba keeps its cache differently.
         dispatcher = numba.njit(function)
-    return dispatcher
+    return cast(_Function, dispatcher)
 
 
 @functools.cache

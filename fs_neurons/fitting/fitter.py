@@ -38,7 +38,7 @@ from fs_neurons.neuron import FSParameters
 
 # Half a minute on one slow core, so that the default time budget does not decide.
 EFFORT = {"exact": 1_000_000, "bptt": 2_000}
-MAX_BITS = 24  # a float32 tells no more values apart
+MAX_BITS = 24  # more than a float32 can represent
 # Weight of either side beyond the domain, against that of the domain, equal for every factor of two.
 DEFAULT_GUARD = 0.05
 

@@ -51,7 +51,7 @@ def _keras_activation(name: str) -> Callable[[np.ndarray], np.ndarray]:
     def in_float64(x: np.ndarray) -> np.ndarray:
         with with_float64():
             tensor = keras.ops.convert_to_tensor(x, dtype="float64")
-            return keras.ops.convert_to_numpy(activation(tensor))
+            return np.asarray(keras.ops.convert_to_numpy(activation(tensor)))
 
     return in_float64
 

@@ -94,7 +94,7 @@ def _describe(staircase: tuple[np.ndarray, np.ndarray] | None, outwards: int) ->
 
 
 def respond(x: np.ndarray, parameters: FSParameters) -> tuple[np.ndarray, np.ndarray]:
-    """Response and number of spikes in float32, as neuron.py computes them."""
+    """Response and number of spikes in float32, as FS-neurons compute them."""
     v, y, count = x, np.zeros_like(x), np.zeros_like(x)
     for T, h, d in zip(parameters.T, parameters.h, parameters.d, strict=True):
         z = (v >= T).astype(np.float32)

@@ -29,7 +29,7 @@ def new_random(seed: int) -> np.ndarray:
 def next_bits(random: np.ndarray) -> np.uint64:
     """64 random bits."""
     random[0] += _GOLDEN
-    z = random[0]
+    z: np.uint64 = random[0]
     z = (z ^ (z >> np.uint64(30))) * _FIRST
     z = (z ^ (z >> np.uint64(27))) * _SECOND
     return z ^ (z >> np.uint64(31))

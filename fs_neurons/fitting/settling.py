@@ -69,4 +69,4 @@ def _staircase(state: State, low: float, high: float) -> tuple[np.ndarray, np.nd
 
 def _outputs(trains: np.ndarray, d: np.ndarray) -> np.ndarray:
     fired = (trains[:, None] >> np.arange(len(d), dtype=np.uint64)) & np.uint64(1)
-    return (fired * d).sum(axis=1)
+    return np.asarray((fired * d).sum(axis=1))

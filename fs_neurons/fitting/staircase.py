@@ -17,7 +17,7 @@ The arithmetic is IEEE's, in an order that is written down: every processor give
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def enumerate_intervals(
     row = K % 2
     stairs.edge[row, 0], stairs.edge[row, 1] = low, high
     stairs.spikes[row, 0], stairs.offset[row, 0] = ZERO, 0.0
-    n = 1
+    n: Any = 1
     for t in range(K):
         edge, spikes, offset = stairs.edge[row], stairs.spikes[row], stairs.offset[row]
         row = 1 - row
@@ -108,7 +108,7 @@ def enumerate_intervals(
         new_edge[n] = high
         if n > limit:
             return 0
-    return n
+    return int(n)
 
 
 @compiled
@@ -199,7 +199,7 @@ def _eliminate(system: np.ndarray) -> float:
             row = system[i]
             for j in range(i + 1):
                 row[j] -= factor * pivot[j]
-    return system[0, 0]
+    return float(system[0, 0])
 
 
 @compiled
@@ -218,13 +218,13 @@ def snap(problem: Problem, x: float) -> float:
     if problem.step == 0.0:
         return x
     x = min(max(x, -problem.bound), problem.bound)
-    return np.rint((x + problem.bound) / problem.step) * problem.step - problem.bound
+    return float(np.rint((x + problem.bound) / problem.step) * problem.step - problem.bound)
 
 
 @compiled
 def _rest(normal: np.ndarray, d: np.ndarray, t: int) -> float:
     """b[t] minus what the other steps contribute to it."""
-    rest = normal[t + 1, 0]
+    rest: float = normal[t + 1, 0]
     for s in range(len(d)):
         if s != t:
             rest -= d[s] * (normal[t + 1, s + 1] if s < t else normal[s + 1, t + 1])
@@ -234,7 +234,7 @@ def _rest(normal: np.ndarray, d: np.ndarray, t: int) -> float:
 @compiled
 def _error_of(normal: np.ndarray, d: np.ndarray) -> float:
     """d'Ad - 2 b'd + c."""
-    error = normal[0, 0]
+    error: float = normal[0, 0]
     for t in range(len(d)):
         rest, diagonal = _rest(normal, d, t), normal[t + 1, t + 1]
         error -= d[t] * (rest + normal[t + 1, 0] - diagonal * d[t])

@@ -75,8 +75,8 @@ class FSMaxPooling2D(layers.MaxPooling2D):
         self.parameters = relu_parameters(K, alpha, "nearest")
         if not _recoverable(self.parameters):
             raise ValueError(
-                f"FSMaxPooling2D: the spikes of an FS-ReLU with K={K}, alpha={alpha!r} can't be told from"
-                " its float32 output; use keras.layers.MaxPooling2D"
+                f"FSMaxPooling2D: the spikes of an FS-ReLU with K={K}, alpha={alpha!r} can't be recovered"
+                " from its float32 output; use keras.layers.MaxPooling2D"
             )
 
     def call(self, x: Any) -> Any:

@@ -17,7 +17,7 @@ import keras
 from keras import ops
 
 from fs_neurons import neuron
-from fs_neurons.backend import outlived_its_trace
+from fs_neurons.backend import layer_by_layer, outlived_its_trace
 from fs_neurons.neuron import NeuronParameters
 
 if TYPE_CHECKING:
@@ -42,10 +42,7 @@ class SiteRecord:
 # Runs FS-neurons and measures something: (gate inputs, parameters) -> (outputs, what was measured). Gate inputs
 # have the layer's own shape, and are over the scale of their channel where it has one.
 Measure = Callable[[Any, NeuronParameters], tuple[Any, Any]]
-_COMPILED = (
-    "model.predict, model.evaluate, model.fit and compiled functions run without calling their layers: call"
-    " the model itself, model(images), or put record_spikes() inside the function that is compiled"
-)
+_ADVICE = "call the model itself, model(images), or put record_spikes() inside the function that is compiled"
 records_now: contextvars.ContextVar[tuple[list[SiteRecord], Measure] | None] = (
     contextvars.ContextVar("fs_neurons_records", default=None)
 )
@@ -70,8 +67,8 @@ def record_spikes(
 
     Outputs and gradients are those of the same calls outside the block. A layer that runs twice is recorded
     twice. Works eagerly, and inside `tf.function` and `jax.jit` when the block is part of the traced
-    function, which returns the counts. Around a compiled function, such as `model.predict`, it does not
-    work: what is compiled runs without calling its layers.
+    function, which returns the counts. Functions that are called in the block, such as `model.predict`, run
+    layer by layer, though they were compiled before: slower, and recorded batch by batch.
 
     Args:
         measure: what to do with gate inputs and parameters instead of counting spikes per image; gives
@@ -79,17 +76,17 @@ def record_spikes(
 
     Raises:
         RuntimeError: at the end of the block, if no FS layer was called, or one while a function was
-            traced that has ended since.
+            traced that has ended since, so that its spikes have no value.
     """
-    with collect_records(measure) as records:
+    with layer_by_layer(), collect_records(measure) as records:
         yield records
     if not records:
-        raise RuntimeError(f"no FS layer was called inside record_spikes(). {_COMPILED}")
+        raise RuntimeError(f"no FS layer was called inside record_spikes(): {_ADVICE}")
     for record in records:
         if any(outlived_its_trace(x) for x in keras.tree.flatten(record.spikes)):
             raise RuntimeError(
                 f"inside record_spikes(), layer {record.layer.name!r} was called while a function was"
-                f" compiled, and its spikes never get a value. {_COMPILED}"
+                f" traced, and its spikes never get a value: {_ADVICE}"
             )
 
 

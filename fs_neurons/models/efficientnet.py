@@ -45,7 +45,7 @@ def efficientnet(
         raise ValueError(f"unknown EfficientNet {variant!r}; choose one of {', '.join(SIZES)}")
     build = getattr(keras.applications, f"EfficientNet{variant.upper()}")
     size = image_size or SIZES[variant]
-    model = build(
+    model: keras.Model = build(
         weights="imagenet" if weights == "imagenet" else None,
         input_shape=(size, size, 3),
         classifier_activation=None,
@@ -177,5 +177,6 @@ def _official_names(model: keras.Model, norm: str) -> dict[layers.Layer, list[st
 
 def _normalise_input(model: keras.Model) -> None:
     (layer,) = (part for part in model.layers if isinstance(part, layers.Normalization))
-    layer.set_weights([np.float32(IMAGENET_MEAN), np.square(np.float32(IMAGENET_STD)), np.int32(0)])
+    mean, deviation = np.array([IMAGENET_MEAN, IMAGENET_STD], np.float32)
+    layer.set_weights([mean, np.square(deviation), np.int32(0)])
     layer.finalize_state()

@@ -46,7 +46,7 @@ class Network:
     @property
     def label_offset(self) -> int:
         """Place of the first ImageNet class among the outputs: 1 behind a background class."""
-        return self.model.output_shape[-1] - CLASSES
+        return int(self.model.output_shape[-1]) - CLASSES
 
 
 def load_network(
@@ -139,9 +139,10 @@ def _new_model(name: str, size: int, weights: str | None) -> keras.Model:
     if name == AVERAGE_POOLED:
         return resnet50(image_size=size)
     if name == "resnet50":
-        return keras.applications.ResNet50(
+        stock: keras.Model = keras.applications.ResNet50(
             weights=weights, input_shape=(size, size, 3), classifier_activation=None, name=name
         )
+        return stock
     return efficientnet(name.removeprefix("efficientnet-"), weights, size)
 
 

@@ -3,7 +3,7 @@
     activation_of(keras.layers.ReLU(max_value=6))      # Activation("relu(max_value=6)", max_value=6.0)
     activation_of(functools.partial(keras.ops.elu, alpha=0.5))           # Activation("elu(alpha=0.5)")
 
-Keras' functions, layers and operations are told by identity; a function of someone else that has the name of
+Keras' functions, layers and operations are recognised by identity; a function of someone else that has the name of
 one of Keras' is taken for it only if both have the same values. Every option that isn't the default of the
 function in keras.activations is part of the name.
 """
@@ -170,8 +170,8 @@ def _of_function(target: Any) -> Activation:
 def _of_someone_else(owner: Any, name: str, function: Callable[[Any], Any]) -> Activation:
     """A function that isn't Keras', under its own name.
 
-    If that is one of Keras' too, and the values are the same, it is taken for that; if they are not, its
-    name is told from Keras' by the module.
+    If that is one of Keras' too, and the values are the same, it is taken for that; if they are not, the
+    module is added to its name.
 
     Args:
         owner: the function or class that has a `__name__` and a module.

@@ -1,7 +1,7 @@
 """Which axis of each value holds its channels, as far as the layers before it tell.
 
 axes = channel_axes(trace(model))
-axes[value]                      # counted with the batch, or None where it can't be told
+axes[value]                      # counted with the batch, or None where it isn't known
 """
 
 from __future__ import annotations

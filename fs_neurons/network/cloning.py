@@ -34,7 +34,9 @@ def clone_of(op: Any, name: str, linear: bool = False, **changes: Any) -> Any:
     function = _own_function(_inner(op))
     config = {**_config_of(op, name, linear or function is not None), **changes}
     if linear:
-        inner = config["layer"]["config"] if _is_wrapper(op) else config
+        inner, part = config, op
+        while _is_wrapper(part):
+            inner, part = inner["layer"]["config"], part.layer
         inner["activity_regularizer"] = None
     # Keras finds the classes of layers inside of others by name.
     classes = {
@@ -71,7 +73,9 @@ def copy_weights(original: keras.layers.Layer, clone: keras.layers.Layer, name: 
 
 
 def _inner(op: Any) -> Any:
-    return op.layer if _is_wrapper(op) else op
+    while _is_wrapper(op):
+        op = op.layer
+    return op
 
 
 def _is_wrapper(op: Any) -> bool:
@@ -79,7 +83,7 @@ def _is_wrapper(op: Any) -> bool:
 
 
 def _own_function(layer: Any) -> Any:
-    """The activation of a layer if it can't be told by a configuration: a function that isn't Keras'."""
+    """The activation of a layer if a configuration can't hold it: a function that isn't Keras'."""
     function = vars(layer).get("activation") if isinstance(layer, layers.Layer) else None
     named = str(getattr(function, "__module__", "")).startswith("keras.")
     partial = isinstance(function, functools.partial)

@@ -304,7 +304,7 @@ def _axis_fan_out(
         # The gradient of a convolution from `out` to `size`: the same pairs, seen from its outputs.
         before = _pad_before(out, size, kernel, stride, dilation, padding)
         at = np.arange(size)[:, None] * stride + np.arange(kernel) * dilation - before
-        return ((at >= 0) & (at < out)).sum(axis=1)
+        return np.asarray(((at >= 0) & (at < out)).sum(axis=1))
     before = _pad_before(size, out, kernel, stride, dilation, padding)
     at = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - before
     return np.bincount(at[(at >= 0) & (at < size)], minlength=size).astype(np.int64)

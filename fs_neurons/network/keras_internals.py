@@ -32,7 +32,7 @@ def operations_of(model: keras.Model) -> list[Any]:
 
 
 def is_of_keras(cls: type) -> bool:
-    """Whether a class is Keras' own, told by the module that defines it."""
+    """Whether a class is Keras' own, by the module that defines it."""
     return cls.__module__.startswith("keras.")
 
 
@@ -86,8 +86,8 @@ def output_spec(function: Callable[..., Any], *inputs: Any) -> Any:
     return compute_output_spec(function, *inputs)
 
 
-def functional_class(model: keras.Model) -> type:
-    """The class of a functional model where its constructor takes what that of keras.Model does, told by
+def functional_class(model: keras.Model) -> type[keras.Model]:
+    """The class of a functional model where its constructor takes what that of keras.Model does, by
     `functional_like_constructor`; else keras.Model."""
     return type(model) if functional_like_constructor(type(model)) else keras.Model
 

@@ -29,7 +29,7 @@ from fs_neurons.network.keras_internals import (
     nodes_calling,
     parts_of,
 )
-from fs_neurons.network.kinds import ACTIVATIONS, WRAPPER, kind_of, unwrapped
+from fs_neurons.network.kinds import ACTIVATIONS, kind_of, unwrapped
 from fs_neurons.network.structure import named_operations, output_operations
 
 # Activations whose values are a result, such as a probability, where they are the model's output.
@@ -157,7 +157,7 @@ def _activation_at(op: Any) -> Activation | None:
     """The activation that an operation applies to its input or, as an argument, to its output."""
     if not isinstance(op, layers.Layer):
         return _relu_by_maximum(op) or activation_of(op)
-    inner = _inner(op)
+    inner = unwrapped(op)
     if isinstance(inner, (FSActivation, *ACTIVATIONS)):
         return activation_of(inner)
     if kind_of(inner).splittable:
@@ -167,11 +167,6 @@ def _activation_at(op: Any) -> Activation | None:
         return None
     reason = f"inside a {type(op).__name__} layer, which can't be taken apart"
     return Activation(", ".join(hidden), op, convertible=False, reason=reason)
-
-
-def _inner(op: Any) -> Any:
-    """The layer in a wrapper; of several wrappers only the outermost is looked into."""
-    return op.layer if kind_of(op) is WRAPPER else op
 
 
 def _relu_by_maximum(op: Any) -> Activation | None:

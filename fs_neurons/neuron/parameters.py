@@ -255,7 +255,7 @@ class ChannelParameters:
         Raises:
             ValueError: gate inputs of this rank have no such axis.
         """
-        low, high = (self.broadcast(np.float32(end)[None], rank)[0] for end in self.domain)
+        low, high = (self.broadcast(np.asarray([end], np.float32), rank)[0] for end in self.domain)
         return low, high
 
     def broadcast(self, values: np.ndarray, rank: int) -> np.ndarray:
@@ -275,7 +275,7 @@ class ChannelParameters:
 
     def _per_channel(self, values: Sequence[Any]) -> np.ndarray:
         """One list of numbers per member -> (numbers, channels)."""
-        result = np.array(values)[self.index].T.copy()
+        result: np.ndarray = np.array(values)[self.index].T.copy()
         result.flags.writeable = False
         return result
 
@@ -344,7 +344,7 @@ def _bit_shifted(alpha: float, K: int) -> np.ndarray:
 
 
 def _thresholds(h: np.ndarray, rounding: str) -> np.ndarray:
-    return h - np.float32(ROUNDINGS[rounding]) * h[-1]
+    return np.asarray(h - np.float32(ROUNDINGS[rounding]) * h[-1])
 
 
 def shift_relu(x: Any, K: int) -> np.ndarray:
@@ -369,4 +369,4 @@ def shift_relu(x: Any, K: int) -> np.ndarray:
     for _ in range(K):
         v = np.where(v >= T, v - T, v)
         T = T >> x.dtype.type(1)
-    return x - v
+    return np.asarray(x - v)

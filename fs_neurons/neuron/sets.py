@@ -262,11 +262,12 @@ def from_dict(content: Any) -> FSParameters:
     errors = content.get("errors", {})
     if not isinstance(errors, Mapping):
         raise ValueError(f"errors must be an object of numbers, got {errors!r}")
+    texts: dict[str, Any] = {key: _text(content, key) for key in ("name", "source", "out_of_range")}
     return FSParameters(
         **rows,
+        **texts,
         domain=(low, high),
         errors={key: _number(value, f"errors[{key!r}]") for key, value in errors.items()},
-        **{key: _text(content, key) for key in ("name", "source", "out_of_range")},
     )
 
 

@@ -68,7 +68,7 @@ def steps_of(parameters: FSParameters) -> Steps | None:
             # number from which on the neuron fires.
             def fires(ordinals: np.ndarray, t: int = t) -> np.ndarray:
                 v = _potential(_number(ordinals), parameters, t)
-                return v >= parameters.T[t]
+                return np.asarray(v >= parameters.T[t])
 
             split = ~fires(first) & fires(end)
             below, reached = first[split], end[split]
@@ -81,7 +81,7 @@ def steps_of(parameters: FSParameters) -> Steps | None:
             if len(first) > MOST_BREAKPOINTS:
                 return None
         y = _response(_number(first), parameters)
-        ends = _response(np.float32([-np.inf, np.inf]), parameters)
+        ends = _response(np.array([-np.inf, np.inf], np.float32), parameters)
     if ends[0] != y[0] or ends[1] != y[-1]:
         return None
     changes = np.concatenate([[True], y[1:] != y[:-1]])
@@ -176,7 +176,7 @@ def _tables(sets: tuple[FSParameters, ...]) -> list[Table] | None:
 def _cell(x: np.ndarray, low: np.float32, scale: np.float32, size: int) -> np.ndarray:
     with np.errstate(over="ignore"):
         place = (x - low) * scale
-    return np.clip(place, 0, np.float32(size - 1)).astype(np.int64)
+    return np.asarray(np.clip(place, 0, np.float32(size - 1)).astype(np.int64))
 
 
 def _potential(x: np.ndarray, parameters: FSParameters, t: int) -> np.ndarray:

@@ -81,7 +81,7 @@ class SiteActivity:
     @property
     def spikes(self) -> np.ndarray:
         """(images,), over all neurons."""
-        return self.counts.sum(axis=1)
+        return np.asarray(self.counts.sum(axis=1))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,7 +137,7 @@ class Simulation:
     @property
     def spikes(self) -> np.ndarray:
         """int64 array (images,): spikes of the whole network."""
-        return np.sum([site.spikes for site in self.sites], axis=0)
+        return np.asarray(np.sum([site.spikes for site in self.sites], axis=0))
 
     @property
     def spikes_per_neuron(self) -> float:

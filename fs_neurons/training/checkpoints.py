@@ -73,9 +73,10 @@ def save(
         arrays: the state, by name; "meta" is taken.
         history: one row per finished epoch.
     """
-    meta = json.dumps({"run": run, "history": history})
+    meta = np.array(json.dumps({"run": run, "history": history}))
+    content: dict[str, Any] = {"meta": meta, **arrays}
     with write_atomically(path, "wb") as file:
-        np.savez(file, meta=np.array(meta), **arrays)
+        np.savez(file, **content)
 
 
 def load(
@@ -118,7 +119,7 @@ def load(
 
 def _described(model: keras.Model, arrays: Iterable[np.ndarray]) -> str:
     """The size of a model, and a digest of its architecture and of arrays."""
-    # Not model.to_json(), which tells a compiled model from one that is not.
+    # Not model.to_json(), which differs between a compiled model and one that is not.
     config = _without_names(keras.saving.serialize_keras_object(model.get_config()), {})
     shapes = [tuple(weight.shape) for weight in model.weights]
     return f"{model.count_params():,} weights, {digest(arrays, f'{shapes} {json.dumps(config)}')}"

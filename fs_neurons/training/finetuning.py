@@ -117,7 +117,7 @@ def finetune(
         label_share=LABEL_SHARE if label_share is None else float(label_share),
         target_spikes=target_spikes if target_spikes is None else float(target_spikes),
     )
-    tuned = keras.models.clone_model(snn)
+    tuned: keras.Model = keras.models.clone_model(snn)
     tuned.set_weights(snn.get_weights())
     run_epochs(
         tuned,

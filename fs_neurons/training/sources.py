@@ -25,7 +25,7 @@ class Source:
     Attributes:
         steps: batches per epoch.
         batches: those of an epoch, from its number; labels are None where there are none.
-        describe: tells the source from another one.
+        describe: gives a text that distinguishes the source from others.
     """
 
     steps: int

@@ -170,7 +170,7 @@ def twin(model: keras.Model, policy: str | None, seed: int = 0) -> keras.Model:
             return keras.layers.MaxPooling2D.from_config(config)
         return training_class(layer).from_config(config)
 
-    result = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    result: keras.Model = keras.models.clone_model(model, clone_function=copy, recursive=True)
     result.set_weights(model.get_weights())
     return result
 

@@ -229,7 +229,7 @@ class _Teacher:
 
     def __call__(self, inputs: Any) -> np.ndarray:
         outputs = as_logits(self._twin.predict_on_batch(inputs), self._probabilities)
-        return ops.convert_to_numpy(outputs)
+        return np.asarray(ops.convert_to_numpy(outputs))
 
 
 def _nothing(*_: Any) -> None:

@@ -198,6 +198,14 @@ def test_a_set_for_leaky_relu_goes_where_its_slope_is():
         fs.convert(other, leaky_relu="leaky_relu_0.3_k12")
 
 
+@pytest.mark.parametrize("arguments", [{"quality": "paper"}, {"relu": fs.relu_parameters(8)}])
+def test_a_set_of_more_steps_than_a_site_may_have_is_refused(arguments):
+    model = dense("relu")
+    with pytest.raises(fs.ConversionError, match=r"'mine' \(relu\).* steps, more than steps=5"):
+        fs.convert(model, steps=5, **arguments)
+    assert len(chosen(model, steps=10, **arguments)) == 2
+
+
 # --- advice -------------------------------------------------------------------------------------
 
 

@@ -125,6 +125,15 @@ def test_a_network_that_was_never_called_runs_in_every_runtime(name, fmt, images
     np.testing.assert_allclose(run(images[:1]), expected[:1], atol=1e-5)
 
 
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_augmentation_that_stays_takes_no_part(fmt, images, tmp_path):
+    stays = model(layers.RandomFlip(), layers.RandomTranslation(0.3, 0.3))
+    run = opened(exported(stays, tmp_path, fmt), fmt)
+    expected = ops.convert_to_numpy(stays(images, training=False))
+    assert np.abs(ops.convert_to_numpy(stays(images, training=True)) - expected).max() > 1e-3
+    np.testing.assert_allclose(run(images), expected, atol=1e-5)
+
+
 def test_keras_own_export_to_onnx_gives_a_valid_file(images, tmp_path):
     snn = fs.convert(model())
     expected = ops.convert_to_numpy(snn(images))

@@ -63,6 +63,35 @@ def test_an_inline_activation_belongs_to_its_layer():
     assert rows(snn, "kept") == ["block/s1/d"]
 
 
+def squares(x):
+    return ops.relu(x) ** 2
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", squares])
+@pytest.mark.parametrize("inner", [layers.TimeDistributed, layers.SpectralNormalization])
+def test_layers_in_several_wrappers(inner, activation, tmp_path):
+    keras.utils.set_random_seed(0)
+    shape = (2, 3, 4) if inner is layers.TimeDistributed else (3, 4)
+    inputs = keras.Input(shape)
+    dense = layers.Dense(5, activation, activity_regularizer="l1")
+    x = layers.TimeDistributed(inner(dense), name="wrapped")(inputs)
+    x = layers.TimeDistributed(layers.TimeDistributed(layers.ReLU(name="own")))(x[..., None])
+    model = keras.Model(inputs, layers.Flatten()(x))
+    site, _ = fs.find_sites(model)
+    assert site.layer == "wrapped" and site.function is dense.activation
+    assert fs.verify(model) <= 1e-6
+    x = images(4, *shape)
+    snn = fs.convert(model, relu=FINE, unsupported="keep")
+    atol = 0.1 if activation == "silu" else 1e-3
+    np.testing.assert_allclose(values(snn, x), values(model, x), atol=atol)
+    assert len(fs.conversion_report(snn).rows) == 2
+    assert fs.simulate(snn, x).spikes.sum() == fs.profile(snn, x).total_spikes
+    if activation is not squares:
+        snn.save(tmp_path / "snn.keras")
+        loaded = keras.models.load_model(tmp_path / "snn.keras")
+        np.testing.assert_array_equal(values(loaded, x), values(snn, x))
+
+
 # --- masks --------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,6 @@
-"""Recording spikes: gradients as outside, and around compiled functions an error instead of nothing."""
+"""Recording spikes: gradients as outside, and compiled functions layer by layer."""
+
+import concurrent.futures
 
 import keras
 import numpy as np
@@ -51,19 +53,58 @@ def test_in_a_compiled_function_that_gives_the_counts(snn):
     )
 
 
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="predict calls every layer there")
-def test_around_predict_it_says_what_to_call(snn):
+@pytest.mark.parametrize("compiled_before", [False, True])
+def test_compiled_functions_are_recorded_too(snn, compiled_before):
+    run = compiled(lambda x: snn(x, training=False))
+    if compiled_before:
+        snn.predict(X, verbose=0)
+        run(ops.convert_to_tensor(X))
+    with fs.record_spikes() as records:
+        snn(X)
+        predicted = snn.predict(X, batch_size=3, verbose=0)
+        run(ops.convert_to_tensor(X))
+    np.testing.assert_allclose(predicted, ops.convert_to_numpy(snn(X)), rtol=1e-5, atol=1e-6)
+    found = [ops.convert_to_numpy(record.spikes).tolist() for record in records]
+    count = plain_loop(X, snn.layers[0].parameters)[2].sum(axis=1).tolist()
+    assert found[-4:] == [count, count[:3], count[3:], count]
+    # Behind the block they are compiled again, and nothing is recorded.
+    snn.predict(X, verbose=0)
+    assert len(records) == 4
+
+
+def test_blocks_inside_of_blocks_and_of_other_threads(snn):
+    run, x = compiled(lambda x: snn(x, training=False)), ops.convert_to_tensor(X)
+    run(x)
+
+    def block(_):
+        with fs.record_spikes() as outer:
+            with fs.record_spikes() as inner:
+                run(x)
+            run(x)
+        return len(inner), len(outer)
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        assert set(pool.map(block, range(6))) == {(1, 1)}
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        assert not tf.config.functions_run_eagerly()
+
+
+def test_a_block_without_fs_layers_says_what_to_call():
     with (
-        pytest.raises(RuntimeError, match=r"call\s+the model itself, model\(images\)"),
+        pytest.raises(RuntimeError, match=r"no FS layer was called.* model\(images\)"),
         fs.record_spikes(),
     ):
-        snn.predict(X, verbose=0)  # compiled in here
-    fresh = keras.models.clone_model(snn)
-    fresh.predict(X, verbose=0)
-    with pytest.raises(RuntimeError, match="no FS layer was called"), fs.record_spikes():
-        fresh.predict(X, verbose=0)  # compiled before
-    with pytest.raises(RuntimeError, match="no FS layer was called"), fs.record_spikes():
         layers.Dense(2)(X)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="traces by tf.data")
+def test_layers_that_are_only_traced_are_told(snn):
+    import tensorflow as tf
+
+    with pytest.raises(RuntimeError, match="never get a value"), fs.record_spikes():
+        list(tf.data.Dataset.from_tensors(X).map(lambda x: snn(x)))
 
 
 def test_an_error_in_the_block_comes_through():

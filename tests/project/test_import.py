@@ -42,6 +42,12 @@ def test_neither_keras_nor_its_backends_are_started():
         "import fs_neurons, keras",
         "import fs_neurons.neuron, keras",
         "import fs_neurons.files.models, keras",
+        "import fs_neurons, tensorflow; keras = tensorflow.keras",
+        pytest.param("import keras, fs_neurons", marks=pytest.mark.long),
+        pytest.param("from keras import models; import fs_neurons, keras", marks=pytest.mark.long),
+        pytest.param(
+            "import tensorflow, fs_neurons; keras = tensorflow.keras", marks=pytest.mark.long
+        ),
     ],
 )
 def test_a_saved_network_loads_whatever_is_imported_first(saved, imports):
