@@ -1,9 +1,11 @@
 """README and docs: every Python block and fs-neurons line runs, every link, target and script is there."""
 
+import functools
 import json
 import re
 import shlex
 
+import keras
 import matplotlib
 import pytest
 from conftest import ROOT
@@ -24,8 +26,21 @@ def untouched_registry(monkeypatch):
     monkeypatch.setattr(parameters, "_registry", copy)
 
 
+@pytest.fixture
+def smaller_networks(monkeypatch):
+    """What the blocks show does not depend on the depth of EfficientNet."""
+    from keras.src.applications.efficientnet import EfficientNet
+
+    shallow = functools.partial(EfficientNet, 0.25, 0.1, 32)
+    monkeypatch.setattr(keras.applications, "EfficientNetB0", shallow)
+
+
+# Pages that show what happens with ranges that are too small.
+@pytest.mark.filterwarnings("ignore:outside what their parameters cover")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch):
+def test_python_blocks_run_one_after_the_other(
+    page, tmp_path, monkeypatch, smaller_networks, short_refinement
+):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
     names: dict = {}
