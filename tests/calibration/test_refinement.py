@@ -143,7 +143,7 @@ def test_logits_under_a_softmax_come_nearer():
     assert errors[1] < errors[0]
 
 
-def test_outputs_without_a_derivative_leave_the_gate_inputs(short_refinement):
+def test_outputs_without_a_derivative_leave_the_gate_inputs():
     model, x = classifier(lambda logits: ops.argmax(logits, axis=-1))
     by_weights, joint = (
         fs.convert(model, calibration_data=x, steps=6, correction=correction)

@@ -103,6 +103,10 @@ def test_benchmark_writes_what_it_prints_and_replaces_no_complete_one(tmp_path, 
         assert entry["against"] == benchmark.KERAS and entry["ratio"] > 0
         assert f"{entry['ratio']:.2f} x Keras" in printed
     assert [title.partition(":")[0] for title in content["seconds"]] == ["fit", "simulate"]
+    ((name, ratio),) = content["figures"].items()
+    assert (
+        "swish_k16" in name and f"{name}: {ratio:.3f}" in printed and ratio > 1
+    )  # so little effort
     assert content["profile_ms_per_image"]["profile"]["against"] == "forward pass"
     # How many times is for a quiet machine and ten million elements.
     assert content["ns_per_gate_input"]["FS-Swish K=16, unrolled"]["against"] == "FS-Swish K=16"
