@@ -7,7 +7,7 @@ Networks: FS-neurons, with batch normalisation folded, and folded with spikes co
 Keras network; profile against a forward pass; single neurons against activations. What is compared takes turns
 in one process, so that whatever else the machine does falls on all alike. Fit, calibrate, simulate and the first
 call of a network, which compiles, are each in a process of its own, with the memory that they take beyond what
-it holds (on Linux). Weights and images are random: time does not depend on them. Prints medians with their
+it holds (on Linux). Fit makes swish_k16 anew, and says how its objective compares with that of the shipped set. Weights and images are random: time does not depend on them. Prints medians with their
 quartiles, and ratios; writes benchmark.json to --output_dir, benchmark_jax.json with KERAS_BACKEND=jax;
 benchmark_partial.json with fewer --rows, --rounds or --elements.
 """
@@ -25,12 +25,14 @@ from absl import flags
 
 import fs_neurons as fs
 from experiments import results, runner, timing
+from experiments.fit_parameters import SETS, fit_set, objective
 from experiments.gate_inputs import time_gate_inputs
 from fs_neurons import models
 from fs_neurons.analysis.evaluation import scores_and_spikes
 from fs_neurons.backend import compiled
 from fs_neurons.conversion.folding import fold
 from fs_neurons.models.imagenet import RANDOM, load_network
+from fs_neurons.neuron import sets
 
 
 class Setting(NamedTuple):
@@ -53,7 +55,9 @@ KERAS, PLAIN, FOLDED = "Keras", "FS-neurons", "FS-neurons, folded"
 COUNTED = "FS-neurons, folded, spikes counted"
 # Rounds of what takes seconds, at most.
 TOOL_ROUNDS = 3
-FIT_EFFORT, CALIBRATION_IMAGES, SIMULATED_IMAGES = 200_000, 200, 20
+FIT_EFFORT = None  # the default one of `fs.fit`
+FITTED = "swish_k16"
+CALIBRATION_IMAGES, SIMULATED_IMAGES = 200, 20
 PROFILED_BATCH, PROFILED_BATCHES = 250, 6
 FIRST_NETWORK, FIRST_BATCHES = "efficientnet-b0", (8, 5)
 
@@ -108,10 +112,13 @@ def time_row(row: str) -> dict[str, dict[str, Any]]:
         return {"networks": {row: {**how, "ms_per_image": times}}}
     if row in TOOLS:
         rounds = min(FLAGS.rounds, TOOL_ROUNDS)
-        title, seconds, peak = timing.in_a_process(time_tool, row, rounds)
+        title, seconds, peak, figures = timing.in_a_process(time_tool, row, rounds)
         times = timing.compared({title: seconds}, 1.0, {})
         _show(f"{rounds} rounds, seconds", times)
-        return {"seconds": times, **_memory({title: peak})}
+        for name, value in figures.items():
+            print(f"{name}: {value:.3f}\n", flush=True)
+        found = {"seconds": times, **_memory({title: peak})}
+        return {**found, "figures": figures} if figures else found
     if row == "profile":
         times = time_profile(FLAGS.rounds)
         _show(f"resnet20, batches of {PROFILED_BATCH}, {FLAGS.rounds} rounds, ms per image", times)
@@ -178,37 +185,54 @@ def time_network(name: str, setting: Setting, rounds: int) -> dict[str, dict[str
 # --- tools --------------------------------------------------------------------------------------
 
 
-def _fit() -> tuple[str, timing.Run]:
-    how: dict[str, Any] = {"K": 16, "domain": (-8.0, 12.0), "seed": 0, "verbose": False}
-    return (
-        f"fit: Swish, K = 16, {FIT_EFFORT:,} evaluations",
-        lambda: fs.fit("swish", **how, effort=FIT_EFFORT),
+class Tool(NamedTuple):
+    """What is timed: its title, the call, and figures of what it returns."""
+
+    title: str
+    call: timing.Run
+    figures: Callable[[Any], dict[str, float]] = lambda _: {}
+
+
+def _fit() -> Tool:
+    how: dict[str, Any] = {**SETS[FITTED], "effort": FIT_EFFORT, "seed": 0, "verbose": False}
+    shipped = objective(SETS[FITTED], sets.load(FITTED))
+    return Tool(
+        f"fit: {FITTED}",
+        lambda: fit_set(FITTED, **how),
+        lambda fitted: {
+            f"objective of fit, relative to {FITTED}": objective(SETS[FITTED], fitted) / shipped
+        },
     )
 
 
-def _calibrate() -> tuple[str, timing.Run]:
+def _calibrate() -> Tool:
     model, images = network("resnet20"), random_images(CALIBRATION_IMAGES, 32)
-    return (
+    return Tool(
         f"calibrate: resnet20, {len(images)} images",
         lambda: fs.convert(model, calibration_data=images),
     )
 
 
-def _simulate() -> tuple[str, timing.Run]:
+def _simulate() -> Tool:
     snn = fs.convert(models.build("resnet8"), quality="paper")
     images = random_images(SIMULATED_IMAGES, 32)
-    return f"simulate: resnet8, {len(images)} images", lambda: fs.simulate(snn, images)
+    return Tool(f"simulate: resnet8, {len(images)} images", lambda: fs.simulate(snn, images))
 
 
-# Row -> its title and the call that is timed.
 TOOLS = {"fit": _fit, "calibrate": _calibrate, "simulate": _simulate}
 
 
-def time_tool(row: str, rounds: int) -> tuple[str, np.ndarray, int | None]:
-    """Title of a row, seconds of every round after one that compiles, and peak memory of that one."""
-    title, call = TOOLS[row]()
+def time_tool(row: str, rounds: int) -> tuple[str, np.ndarray, int | None, dict[str, float]]:
+    """Title of a row, seconds of every round after one that compiles, peak memory of that one, and figures."""
+    tool = TOOLS[row]()
+    result: list[Any] = []
+
+    def call() -> None:
+        result[:] = [tool.call()]
+
     peak = timing.peak_memory(call)
-    return title, timing.in_turns({title: call}, rounds)[title], peak
+    seconds = timing.in_turns({tool.title: call}, rounds)[tool.title]
+    return tool.title, seconds, peak, tool.figures(*result)
 
 
 def time_profile(rounds: int) -> dict[str, dict[str, Any]]:

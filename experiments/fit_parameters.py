@@ -14,7 +14,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -186,6 +186,23 @@ def fit_set(
         fitted, f, domain, inside=paper.MAIN_REGION, input_distribution=GATE_INPUTS
     )
     return dataclasses.replace(fitted, errors=errors)
+
+
+def objective(arguments: Mapping[str, Any], fitted: FSParameters) -> float:
+    """What `fit_set` minimises, without guard, of a set that was made or measured by it.
+
+    Args:
+        arguments: of `fit_set`.
+        fitted: has its `errors`.
+    """
+    (low, high), domain = paper.MAIN_REGION, arguments["domain"]
+    emphasised = (high - low) * arguments.get("emphasis", 1.0)
+    share = emphasised / (emphasised + domain[1] - domain[0] - (high - low))
+    inside, outside, spikes = (
+        next(error for name, error in fitted.errors.items() if name.startswith(beginning))
+        for beginning in (f"mse [{low:g}", "mse outside", "spikes")
+    )
+    return share * inside + (1 - share) * outside + arguments.get("spike_penalty", 0.0) * spikes
 
 
 def as_function(name: str) -> str | Callable[[np.ndarray], np.ndarray]:

@@ -136,6 +136,12 @@ def no_gradients_on_pytorch(request):
 
 
 @pytest.fixture
+def short_refinement(monkeypatch):
+    """Two passes over the calibration data in place of ten, where it doesn't matter how far they get."""
+    monkeypatch.setattr("fs_neurons.calibration.refinement.PASSES", 2)
+
+
+@pytest.fixture
 def cifar10_dir():
     for folder in (os.environ.get("TFDS_DATA_DIR"), ROOT.parent / "shared" / "tensorflow_datasets"):
         if folder and (pathlib.Path(folder) / "cifar10").is_dir():

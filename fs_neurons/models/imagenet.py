@@ -157,7 +157,7 @@ def _open(path: str, image_size: int | None, logits: str | None) -> Network:
         names = [layer.name for layer in model.layers]
         if logits not in names:
             raise ValueError(f"{path} has no layer {logits!r}; its last is {names[-1]!r}")
-        model = keras.Model(model.inputs, model.get_layer(logits).output, name=model.name)
+        model = keras.Model(model.input, model.get_layer(logits).output, name=model.name)
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3:
         raise ValueError(f"{path}: its input must be (images, height, width, 3), not {shape}")

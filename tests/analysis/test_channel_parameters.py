@@ -49,7 +49,7 @@ def images():
 
 def gate_inputs(snn, images):
     site = snn.get_layer("site")
-    return ops.convert_to_numpy(keras.Model(snn.inputs, site.input)(images))
+    return ops.convert_to_numpy(keras.Model(snn.inputs[0], site.input)(images))
 
 
 def test_profile_counts_by_the_domain_and_threshold_of_each_channel(images, data_format):

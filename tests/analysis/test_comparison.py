@@ -128,6 +128,7 @@ def nested(depth, seed=0):
     return keras.Model(inputs, layers.Dense(3)(y), name="nested")
 
 
+@pytest.mark.filterwarnings("ignore:gate inputs outside")
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("fold", [False, True])
 def test_sites_are_paired_by_their_place(depth, fold, images):
@@ -160,6 +161,7 @@ def test_sites_are_paired_by_their_place(depth, fold, images):
     assert max(expected.values()) > 0.1 and min(expected.values()) == 0
 
 
+@pytest.mark.filterwarnings("ignore:outside what their parameters cover")
 def test_calls_of_a_shared_layer_are_paired_by_what_comes_before(images):
     keras.utils.set_random_seed(0)
     shared = layers.ReLU(name="act")
@@ -189,7 +191,7 @@ def test_networks_without_classes_are_compared_by_their_outputs(images):
     assert result.worst.output_error == max(site.output_error for site in result.sites)
     assert "output error alone" in str(result) and json.loads(result.to_json())["sites"]
     # The first site alone: its layer in the original, and everything behind.
-    alone = keras.Model(snn.inputs, snn.get_layer("a_relu").output)(images)
+    alone = keras.Model(snn.inputs[0], snn.get_layer("a_relu").output)(images)
     b = model.get_layer("b")(alone)
     outputs = {"value": model.layers[-2](b), "map": model.layers[-1](alone)}
     if outputs["value"].shape[-1] != 1:

@@ -38,7 +38,7 @@ def network():
 def test_gate_inputs_are_given_as_they_arrive(network):
     model, snn, images = network
     first = fs.profile(snn, images).layers[0]
-    x = ops.convert_to_numpy(keras.Model(model.inputs, model.layers[1].output)(images))
+    x = ops.convert_to_numpy(keras.Model(model.inputs[0], model.layers[1].output)(images))
     assert first.inputs.mean == pytest.approx(x.mean(), abs=1e-4)
     assert first.inputs.variance == pytest.approx(x.var(), rel=1e-4)
     assert first.inputs.minimum == pytest.approx(x.min(), rel=1e-5)
@@ -52,7 +52,7 @@ def test_a_pool_counts_the_spikes_of_the_largest_code(network):
         next(layer for layer in snn.layers if isinstance(layer, kind))
         for kind in (fs.FSReLU, fs.FSMaxPooling2D)
     )
-    y = ops.convert_to_numpy(keras.Model(snn.inputs, pool.output)(images))
+    y = ops.convert_to_numpy(keras.Model(snn.inputs[0], pool.output)(images))
     scale = ops.convert_to_numpy(site.scale)
     codes = np.rint(y / scale * 2**site.parameters.K).astype(int)
     expected = sum(int(code).bit_count() for code in codes.ravel())

@@ -45,7 +45,7 @@ def measured(snn, images):
 
 def gate_inputs(snn, images):
     sites = [layer for layer in snn.layers if isinstance(layer, fs.FSActivation)]
-    model = keras.Model(snn.inputs, [layer.input for layer in sites])
+    model = keras.Model(snn.inputs[0], [layer.input for layer in sites])
     return [(layer, np.asarray(x)) for layer, x in zip(sites, model(images), strict=True)]
 
 
@@ -316,7 +316,7 @@ def test_spikes_that_pass_through_max_pooling_are_additions(padding):
     snn = fs.convert(model, relu=fs.relu_parameters(K, alpha))
     images = np.random.default_rng(0).normal(size=(5, 7, 7, 2)).astype(np.float32)
     result = quietly(snn, images, batch_size=3)
-    before = keras.Model(model.inputs, model.get_layer("first").output)
+    before = keras.Model(model.inputs[0], model.get_layer("first").output)
     x = np.asarray(layers.MaxPooling2D(2, padding=padding)(before(images)))
     spikes = plain_loop(x, fs.relu_parameters(K, alpha))[2]  # the code of the largest
     # Targets of each place, one output at a time.
@@ -338,6 +338,7 @@ def test_spikes_that_pass_through_max_pooling_are_additions(padding):
     assert json.loads(result.to_json())["pools"][0]["total_spikes"] == pool.total_spikes
 
 
+@pytest.mark.filterwarnings("ignore:left out of the conversion")
 def test_augmentation_stays_out_of_a_profile():
     inputs = keras.Input((8, 8, 1))
     x = layers.RandomTranslation(0.4, 0.4, seed=0)(inputs)

@@ -36,7 +36,7 @@ def test_a_missing_offset_is_found_and_other_weights_stay():
     assert (np.asarray(dense.kernel) == np.eye(6)).all()
 
 
-def test_what_can_not_come_nearer_is_left_alone():
+def test_what_can_not_come_nearer_is_left_alone(short_refinement):
     site = fs.FSActivation(fs.relu_parameters(3, 1.0), "relu", per_channel=True)
     dense = layers.Dense(4, use_bias=False)
     spiking, analog = networks(dense, site)
@@ -88,7 +88,7 @@ def test_gate_inputs_of_a_trained_network_come_nearer_on_other_images():
 
     def gate_inputs(network):
         before = [network.get_layer(name).input for name in sites]
-        return [np.asarray(x) for x in keras.Model(network.inputs, before)(others)]
+        return [np.asarray(x) for x in keras.Model(network.inputs[0], before)(others)]
 
     wanted = gate_inputs(model)
     errors, spikes = [], []
@@ -121,7 +121,7 @@ def classifier(last):
     inputs = keras.Input((8,))
     x = layers.Dense(30, "relu")(layers.Dense(30, "relu")(inputs))
     logits = layers.Dense(5, name="logits")(x)
-    x = np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
     return keras.Model(inputs, last(logits)), x
 
 
@@ -129,7 +129,7 @@ def test_logits_under_a_softmax_come_nearer():
     model, x = classifier(layers.Softmax())
 
     def centred_logits(network):
-        network = keras.Model(network.inputs, network.get_layer("logits").output)
+        network = keras.Model(network.inputs[0], network.get_layer("logits").output)
         given = ops.convert_to_numpy(network(x))
         return given - given.mean(axis=1, keepdims=True)
 

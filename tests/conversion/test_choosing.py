@@ -260,3 +260,19 @@ def test_a_relu_without_a_range_is_named(largest):
 
 def test_a_relu_with_an_infinite_range_is_a_relu():
     assert chosen(dense(layers.ReLU(float("inf")))) == ["relu_k10_alpha25"] * 2
+
+
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [
+        ("silu", r"without data there are sets of 8, .*16 steps, none of at most 6"),
+        ("tanh", r"no set of at most 6 steps without data, only one of 12.*tanh=\.\.\."),
+    ],
+)
+def test_fewer_steps_than_there_are_sets_for_are_refused(activation, message):
+    normalized = layers.BatchNormalization()
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(3), normalized, layers.Activation(activation, name="mine")]
+    )
+    with pytest.raises(fs.ConversionError, match=f"'mine'.*{message}"):
+        fs.convert(model, steps=6, convert_outputs=True)

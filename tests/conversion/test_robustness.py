@@ -36,6 +36,7 @@ class MyLoss(keras.losses.Loss):
         return my_loss(y, prediction)
 
 
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
 @pytest.mark.parametrize(
     "loss", [my_loss, lambda y, p: my_loss(y, p), MyLoss()], ids=["function", "lambda", "class"]
 )
@@ -44,7 +45,7 @@ class MyLoss(keras.losses.Loss):
 def test_a_loss_of_ones_own_does_not_stand_in_the_way(loss, functional, fold):
     model = small(layers.BatchNormalization())
     if functional:
-        model = keras.Model(model.inputs, model.outputs)
+        model = keras.Model(model.inputs[0], model.outputs)
     model.compile("sgd", loss)
     with pytest.warns(UserWarning, match="the new model is not compiled"):
         snn = fs.convert(model, relu=FINE, fold_batch_norm=fold)
@@ -56,7 +57,7 @@ def test_a_loss_of_ones_own_does_not_stand_in_the_way(loss, functional, fold):
 def test_a_known_loss_is_carried_over(functional):
     model = small()
     if functional:
-        model = keras.Model(model.inputs, model.outputs)
+        model = keras.Model(model.inputs[0], model.outputs)
     model.compile(keras.optimizers.Adam(0.25), "mse", metrics=["mae"])
     snn = fs.convert(model)
     assert snn.loss == "mse" and float(ops.convert_to_numpy(snn.optimizer.learning_rate)) == 0.25
@@ -194,6 +195,7 @@ def test_lora_weights_are_carried_over(fold):
     np.testing.assert_allclose(values(snn, images(3, 4)), values(model, images(3, 4)), atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.* does not have a `quantize` method implemented")
 @pytest.mark.parametrize("fold", [False, True])
 def test_a_quantised_model_is_converted(fold, tmp_path):
     model = small(layers.BatchNormalization(name="norm"), layers.Dense(5, name="next"))

@@ -30,6 +30,7 @@ def data(tmp_path_factory):
     return root
 
 
+@pytest.mark.filterwarnings("ignore:skipped ")
 def test_a_saved_model_is_measured_and_a_run_is_continued(data, tmp_path):
     def table(*flags):
         printed = run("table1", f"--data={data}", f"--model={data}/mine.keras", "--preprocessing=tf",

@@ -3,6 +3,7 @@
 import itertools
 import os
 
+import keras
 import numpy as np
 import pytest
 from conftest import run_experiment as run
@@ -58,9 +59,23 @@ def test_processor_has_name_and_width_of_its_vectors(tmp_path, features, bits):
     assert timing.processor(tmp_path / "none")["vector_bits"] is None
 
 
+def tiny(name):
+    return keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Conv2D(4, 3, strides=4),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ],
+        name=name,
+    )
+
+
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(benchmark, "network", lambda name: models.build("resnet8"))
+    monkeypatch.setattr(models, "build", tiny)
     monkeypatch.setitem(benchmark.NETWORKS, "resnet20", benchmark.Setting(2, 32))
     monkeypatch.setattr(timing, "in_a_process", lambda function, *arguments: function(*arguments))
     for name, value in {
@@ -88,6 +103,10 @@ def test_benchmark_writes_what_it_prints_and_replaces_no_complete_one(tmp_path, 
         assert entry["against"] == benchmark.KERAS and entry["ratio"] > 0
         assert f"{entry['ratio']:.2f} x Keras" in printed
     assert [title.partition(":")[0] for title in content["seconds"]] == ["fit", "simulate"]
+    ((name, ratio),) = content["figures"].items()
+    assert (
+        "swish_k16" in name and f"{name}: {ratio:.3f}" in printed and ratio > 1
+    )  # so little effort
     assert content["profile_ms_per_image"]["profile"]["against"] == "forward pass"
     # How many times is for a quiet machine and ten million elements.
     assert content["ns_per_gate_input"]["FS-Swish K=16, unrolled"]["against"] == "FS-Swish K=16"

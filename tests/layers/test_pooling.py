@@ -130,7 +130,7 @@ def test_images_of_any_size():
         images = RANDOM.normal(0, 4, (2, size, size + 1, 3)).astype("float32")
         y = ops.convert_to_numpy(snn(images))
         site = next(layer for layer in snn.layers if isinstance(layer, fs.FSReLU))
-        outputs = ops.convert_to_numpy(keras.Model(snn.inputs, site.output)(images))
+        outputs = ops.convert_to_numpy(keras.Model(snn.inputs[0], site.output)(images))
         expected = reference(outputs, (3, 3), (2, 2), "valid").mean(axis=(1, 2))
         np.testing.assert_allclose(y, expected, rtol=1e-5)
         np.testing.assert_allclose(snn.predict(images, verbose=0), expected, rtol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import fs_neurons as fs
-from fs_neurons.models.efficientnet import efficientnet, load_checkpoint
+from fs_neurons.models.efficientnet import _official_names, efficientnet, load_checkpoint
 from fs_neurons.models.imagenet import NAMES, load_network
 from fs_neurons.models.resnet50 import adopt_weights, resnet50
 
@@ -55,7 +55,7 @@ def test_adopted_layers_compute_what_they_did():
     adopt_weights(model, stock)
 
     def part(network, first, last):
-        inputs = network.inputs if first is None else network.get_layer(first).output
+        inputs = network.inputs[0] if first is None else network.get_layer(first).output
         return keras.Model(inputs, network.get_layer(last).output)
 
     # Whatever lies between the changed pooling and the changed strides.
@@ -66,10 +66,8 @@ def test_adopted_layers_compute_what_they_did():
         old, new = part(stock, first, last), part(model, first, last)
         assert old.input_shape == new.input_shape
         x = RANDOM.uniform(0, 1, (2, *old.input_shape[1:])).astype("float32")
-        expected = old.predict(x, verbose=0)
-        np.testing.assert_allclose(
-            new.predict(x, verbose=0), expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max()
-        )
+        expected, given = (keras.ops.convert_to_numpy(net(x, training=False)) for net in (old, new))
+        np.testing.assert_allclose(given, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
 
 
 def test_adopting_from_another_network_is_refused():
@@ -205,22 +203,59 @@ def test_an_official_checkpoint_gives_the_official_logits(official, averages, tm
     np.testing.assert_array_equal(loaded.predict(images, verbose=0), logits)
 
 
-@pytest.mark.long
-def test_checkpoints_that_do_not_fit_are_refused(official, tmp_path):
-    network, _, _ = official
+@pytest.fixture(scope="module")
+def shallow():
+    """Seven narrow blocks in place of sixteen, and what a checkpoint of them holds."""
+    from keras.src.applications.efficientnet import EfficientNet
+
+    model = EfficientNet(0.25, 0.1, 32, weights=None, classes=5)
+    values = {
+        f"{ROOT}/{name}": RANDOM.uniform(0.5, 1.5, weight.shape).astype("float32")
+        for layer, names in _official_names(model, "batch_normalization").items()
+        for name, weight in zip(names, layer.weights, strict=True)
+    }
+    return model, values
+
+
+def save_checkpoint(values, path):
+    import tensorflow as tf
+
+    names = [*values, "global_step"]
+    tensors = [*values.values(), np.int64(7)]
+    tf.raw_ops.SaveV2(prefix=str(path), tensor_names=names, shape_and_slices=[""] * len(names),
+                      tensors=tensors)  # fmt: skip
+
+
+@pytest.mark.parametrize("averages", [True, False], ids=["averaged", "raw"])
+def test_a_checkpoint_fills_all_weights(shallow, averages, tmp_path):
+    model, values = shallow
+    if averages:
+        raw = {name: value + 1 for name, value in values.items()}
+        values = {**raw, **{f"{name}/ExponentialMovingAverage": v for name, v in values.items()}}
+    save_checkpoint(values, tmp_path / "model.ckpt")
+    model.set_weights([np.zeros_like(w) for w in model.get_weights()])
+    load_checkpoint(model, tmp_path)
+    kernel = model.get_layer("block3a_expand_conv").kernel
+    np.testing.assert_array_equal(kernel, shallow[1][f"{ROOT}/blocks_2/conv2d/kernel"])
+    means = model.get_layer("top_bn").moving_mean
+    expected = shallow[1][f"{ROOT}/head/batch_normalization/moving_mean"]
+    np.testing.assert_array_equal(means, expected)
+    trained = [layer for layer in model.layers if layer.weights and layer.name != "normalization"]
+    assert all(np.asarray(weight).min() >= 0.5 for layer in trained for weight in layer.weights)
+
+
+def test_checkpoints_that_do_not_fit_are_refused(shallow, tmp_path):
+    model, values = shallow
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        efficientnet("b0", tmp_path / "empty", 64)
+        load_checkpoint(model, tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="unpack"):
-        efficientnet("b0", tmp_path / "efficientnet-b0.tar.gz", 64)
+        load_checkpoint(model, tmp_path / "efficientnet-b0.tar.gz")
 
-    b0, b2 = efficientnet("b0", None, 64), efficientnet("b2", None, 64)
-
-    def refused(change, message, model=b0):
-        other = Official(network.norm)
-        other.values = dict(network.values)
-        change(other.values)
-        other.save(tmp_path / "bad" / "model.ckpt", averages=False)
+    def refused(change, message):
+        changed = dict(values)
+        change(changed)
+        save_checkpoint(changed, tmp_path / "bad" / "model.ckpt")
         with pytest.raises(ValueError, match=message):
             load_checkpoint(model, tmp_path / "bad" / "model.ckpt")
 
@@ -230,10 +265,12 @@ def test_checkpoints_that_do_not_fit_are_refused(official, tmp_path):
     refused(lambda v: v.update({kernel: np.float32([np.nan])}), f"{kernel} has shape")
     refused(lambda v: v.update({kernel: v[kernel] * np.nan}), f"{kernel} has values")
     refused(lambda v: v.clear(), "no EfficientNet")
-    refused(lambda v: None, "16 blocks.*has 23", model=b2)
+    refused(
+        lambda v: v.update({f"{ROOT}/blocks_7/conv2d/kernel": values[kernel]}), "8 blocks.*has 7"
+    )
     (tmp_path / "bad" / "model.ckpt.index").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="can't be read"):
-        load_checkpoint(b0, tmp_path / "bad")
+        load_checkpoint(model, tmp_path / "bad")
 
 
 # --- by name ------------------------------------------------------------------------------------
@@ -254,7 +291,7 @@ def test_saved_models_are_opened_with_what_is_said_about_them(tmp_path):
     small(size=None).save(path)
     assert load_network(path, image_size=40, preprocessing="tf").image_size == 40
     model = small()
-    keras.Model(model.inputs, [model.output, model.layers[1].output]).save(path)
+    keras.Model(model.inputs[0], [model.output, model.layers[1].output]).save(path)
     assert load_network(path, preprocessing="tf", logits="scores").label_offset == 0
 
 
@@ -282,6 +319,15 @@ def test_wrong_arguments_are_refused(name, arguments, message, tmp_path):
         model.save(name)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         load_network(name, **arguments)
+
+
+def test_weights_that_can_not_be_downloaded_are_said_to_be_missing(monkeypatch):
+    def offline(**_):
+        raise OSError("no route to host\nand more")
+
+    monkeypatch.setattr(keras.applications, "ResNet50", offline)
+    with pytest.raises(FileNotFoundError, match=r"resnet50: .*\(no route to host\); connect"):
+        load_network("resnet50")
 
 
 def test_weights_of_the_average_pooled_network_are_a_keras_file(tmp_path):

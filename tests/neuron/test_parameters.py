@@ -66,7 +66,7 @@ def test_a_damaged_file_is_refused_with_its_name_and_entry(tmp_path, change, mes
     assert str(path) in str(error.value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(

@@ -1,14 +1,17 @@
 """README and docs: every Python block and fs-neurons line runs, every link, target and script is there."""
 
+import functools
 import json
 import re
 import shlex
 
+import keras
 import matplotlib
 import pytest
 from conftest import ROOT
 
 from fs_neurons import cli
+from fs_neurons.calibration import calibrator
 from fs_neurons.neuron import sets as parameters
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,8 +27,21 @@ def untouched_registry(monkeypatch):
     monkeypatch.setattr(parameters, "_registry", copy)
 
 
+@pytest.fixture
+def smaller_networks(monkeypatch):
+    """What the blocks show does not depend on the depth of EfficientNet, nor on the last adjustment."""
+    from keras.src.applications.efficientnet import EfficientNet
+
+    shallow = functools.partial(EfficientNet, 0.25, 0.1, 32)
+    monkeypatch.setattr(keras.applications, "EfficientNetB0", shallow)
+    # Adjusting all weights together takes longest; it is tested for its own.
+    monkeypatch.setattr(calibrator, "refine_network", lambda *_: False)
+
+
+# Pages that show what happens with ranges that are too small.
+@pytest.mark.filterwarnings("ignore:outside what their parameters cover")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch):
+def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch, smaller_networks):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
     names: dict = {}

@@ -25,7 +25,7 @@ def images():
 
 def test_thresholds_are_percentiles_of_activations(model, images):
     snn = fs.convert(model)
-    hidden = keras.Model(model.inputs, [layer.output for layer in model.layers[1:3]])
+    hidden = keras.Model(model.inputs[0], [layer.output for layer in model.layers[1:3]])
     expected = [np.percentile(np.asarray(y), 90) for y in hidden(images)]
     assert firing_thresholds(snn, images, 90) == pytest.approx(expected, rel=1e-6)
 

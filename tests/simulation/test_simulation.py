@@ -224,6 +224,7 @@ def test_batches_do_not_matter_and_bad_input_is_refused():
         fs.simulate(two_branches(), images)
 
 
+@pytest.mark.filterwarnings("ignore:left out of the conversion")
 def test_augmentation_layers_do_nothing():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))

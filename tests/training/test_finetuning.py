@@ -121,7 +121,7 @@ def test_it_trains_on_from_a_checkpoint_of_the_same_data_only(tmp_path):
     )
 
 
-TWO_OUTPUTS = keras.Model(SNN.inputs, [SNN.outputs[0], SNN.outputs[0]], name="two")
+TWO_OUTPUTS = keras.Model(SNN.inputs[0], [SNN.outputs[0], SNN.outputs[0]], name="two")
 SIGMOID = keras.Sequential(
     [keras.Input((8, 8, 1)), SNN, keras.layers.Activation("sigmoid")], name="sigmoid"
 )
