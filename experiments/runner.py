@@ -245,6 +245,14 @@ def percent(share: float) -> float:
     return round(100 * share, 4)
 
 
+def title(name: str) -> str:
+    """A network or data set as it is written in text: "resnet20" is "ResNet20"."""
+    words = {"resnet": "ResNet", "se_": "SE-", "_swish": ", Swish", "cifar": "CIFAR-"}
+    for short, long in words.items():
+        name = name.replace(short, long)
+    return name
+
+
 def accuracy_and_spikes(
     ann: Evaluation, spiking: Evaluation, snn: keras.Model
 ) -> dict[str, float | int]:

@@ -18,6 +18,7 @@ HEADINGS = {
     "snn_images_per_second": "FS images/s", "time_ratio": "time FS/ANN", "spikes_per_image": "spikes/image",
     "spikes_per_neuron": "spikes/neuron", "fs_layers": "FS layers", "mse": "mean squared error",
     "mse_in_main_region": "error in [−2, 2]", "mse_outside_main_region": "error outside [−2, 2]",
+    "mse_in_range": "error below α", "mse_outside_range": "error from α on",
     "logit_error": "error of logits", "accuracy": "accuracy %", "calibrated": "calibrated %",
     "calibrated_spikes_per_neuron": "calibrated: spikes/neuron", "alpha": "α", "Q": "bits Q",
     "ns_per_gate_input": "Nanoseconds per gate input", "ms_per_image": "milliseconds per image",
