@@ -64,11 +64,11 @@ lint: $(VENV)/linters  ## style, arrows between the rooms, types
 
 # The pages as they lie in the repository, with what they link to.
 PAGES := README.md CONTRIBUTING.md CHANGELOG.md LICENSE CITATION.cff docs examples notebooks results
-docs: $(VENV)/documenting  ## the documentation as a site, build/site/README.html
+docs: $(VENV)/documenting  ## the documentation as a site, build/site/index.html
 	rm -rf build/docs
 	mkdir -p build/docs
 	cp -r $(PAGES) build/docs
-	$(RUN) -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
 
 report: $(VENV)/installed  ## all tables and figures on one page, results/index.html
 	$(RUN) -m experiments.report

@@ -57,7 +57,7 @@ setup(
             "ipykernel>=6.29",
             "wheel",
         ],
-        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "ruff>=0.9"],
         "report": ["jinja2>=3.1"],
         "export": ["tf2onnx>=1.16", "onnxruntime>=1.17", "ai-edge-litert>=1.2"],
         "jax": ["jax>=0.4.30"],

@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 import fs_neurons as fs
 from experiments import paper, results, runner
-from experiments.plotting import ANN, PAPER, SNN, plt, save
+from experiments.plotting import ANN, PAPER, SNN, logarithmic, plt, save
 from experiments.rate import rate_curve
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.data import datasets
@@ -44,6 +44,7 @@ QUANTITIES = {
     "latency": "time steps from image to output",
     "spikes_per_neuron": "spikes per neuron",
 }
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 DEFAULTS = {"cifar10": "resnet20", "digits": "resnet8"}
 
 
@@ -135,10 +136,8 @@ def plot(ann: float, fs_row: dict[str, Any], curve: list[dict[str, Any]], name: 
         axis.plot(fs_row[key], fs_row["accuracy"], "o", color=SNN, label=label_of_fs)
         # Nothing happens before the first spikes reach the output.
         first = next((row[key] for row in curve if row["accuracy"] > 100 * ann / 5), curve[0][key])
-        axis.set(
-            xscale="log", xlabel=label, xlim=(0.6 * min(first, fs_row[key]), 1.4 * curve[-1][key])
-        )
-        axis.xaxis.set_major_formatter("{x:g}")
+        logarithmic(axis, TICKS)
+        axis.set(xlabel=label, xlim=(0.6 * min(first, fs_row[key]), 1.4 * curve[-1][key]))
     axes[0].set_ylabel("test accuracy (%)")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)

@@ -10,7 +10,7 @@ import keras
 
 import fs_neurons as fs
 from experiments import runner
-from experiments.plotting import ANN, PAPER, SNN, plt
+from experiments.plotting import ANN, PAPER, SNN, logarithmic, plt
 from fs_neurons import models
 from fs_neurons.network import graph
 
@@ -29,6 +29,7 @@ SERIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # Points of accuracy below the network itself that the headline still shows.
 FRAME = 12
+TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 INGREDIENTS = {
     "paper": "α = 25",
     "layer": "α per layer",
@@ -93,8 +94,8 @@ def headline(
                     [quantity(row) for row in points], [row["snn"] for row in points],
                     **{"markersize": 5, "linewidth": 1.2, **SERIES[method]},
                 )  # fmt: skip
-            axis.set(xscale="log", xlabel=label, ylim=(ann - FRAME, ann + 1.5))
-            axis.xaxis.set_major_formatter("{x:g}")
+            logarithmic(axis, TICKS)
+            axis.set(xlabel=label, ylim=(ann - FRAME, ann + 1.5))
             axis.grid(axis="y", linewidth=0.3)
         for axis in column[:2]:
             marks = [mark for mark in published if mark.network == name]
@@ -102,6 +103,10 @@ def headline(
                 [mark.steps for mark in marks], [mark.accuracy for mark in marks], **SERIES["published"]
             )  # fmt: skip
         column[0].set_title(runner.title(name))
+    for row_of_axes in axes:
+        points = [x for axis in row_of_axes for line in axis.get_lines()[1:] for x in line.get_xdata()]
+        if points:  # ticks alone would make the axis wider
+            row_of_axes[0].set_xlim(0.8 * min(points), 1.25 * max(points))
     for axis in axes[:, 0]:
         axis.set_ylabel("test accuracy (%)")
     entries: dict[str, Any] = {}

@@ -150,7 +150,7 @@ def draw_response(
 def _draw_error(axes: Any, x: np.ndarray, error: np.ndarray, parameters: FSParameters) -> str:
     """The error of a response; says how large it is inside the domain, which sets the scale."""
     low, high = parameters.domain
-    inside = (x >= low) & (x < high)
+    inside = (x >= low) & ((x < high) | (high == x[-1]))
     axes.axhline(0, color=ANN, linewidth=0.8)
     axes.plot(x, error, color=SNN, linewidth=0.8)
     largest = float(np.abs(error[inside]).max(initial=0.0))
@@ -158,14 +158,14 @@ def _draw_error(axes: Any, x: np.ndarray, error: np.ndarray, parameters: FSParam
         axes.set_ylim(-1.25 * largest, 1.25 * largest)
     axes.set(xlabel="gate input x", ylabel="error")
     where = ""
-    if high <= x[-1]:
+    if high < x[-1]:
         axes.axvline(high, color=PAPER, linestyle=":", linewidth=0.8)
         where = f" for x < {high:g}"
     if low > x[0]:
         axes.axvline(low, color=PAPER, linestyle=":", linewidth=0.8)
         where = f" for {low:g} ≤ x" + (f" < {high:g}" if where else "")
     # In float64, as `mean_squared_error` has it.
-    return f"mean squared error {np.mean(error[inside].astype(np.float64) ** 2):.2g}{where}"
+    return f"mean squared error {np.mean(error[inside].astype(np.float64) ** 2):.3g}{where}"
 
 
 def _draw_parameters(figure: Figure, panels: Any, parameters: FSParameters) -> None:

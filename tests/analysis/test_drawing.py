@@ -28,7 +28,7 @@ def test_the_function_is_drawn_beside():
     x = np.linspace(-2, 12, 20_001, dtype=np.float32)
     own = np.mean((np.maximum(x, 0) - plain_loop(x, p)[0])[x < 10] ** 2)
     left, error, right = draw_response({"bits": p}, "relu", (-2, 12), "ReLU").axes
-    assert left.get_title(loc="left").endswith(f"mean squared error {own:.2g} for x < 10")
+    assert left.get_title(loc="left").endswith(f"mean squared error {own:.3g} for x < 10")
     assert abs(error.get_ylim()[1]) == pytest.approx(1.25 * 10 / 64, rel=0.02)  # the step
     assert right.lines[0].get_label() == "T(t) = h(t) = d(t)"
 
