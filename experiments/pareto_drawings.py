@@ -87,7 +87,9 @@ def headline(
         here = [row for row in rows if row["network"] == name]
         ann = here[0]["ann"]
         for axis, (label, quantity) in zip(column, quantities.items(), strict=True):
-            axis.axhline(ann, color=ANN, linestyle="--", linewidth=1, label="network without spikes")
+            axis.axhline(
+                ann, color=ANN, linestyle="--", linewidth=1, label="network without spikes"
+            )
             for method, points in _series(here).items():
                 points = sorted(points, key=quantity)
                 axis.plot(
@@ -104,7 +106,9 @@ def headline(
             )  # fmt: skip
         column[0].set_title(runner.title(name))
     for row_of_axes in axes:
-        points = [x for axis in row_of_axes for line in axis.get_lines()[1:] for x in line.get_xdata()]
+        points = [
+            x for axis in row_of_axes for line in axis.get_lines()[1:] for x in line.get_xdata()
+        ]
         if points:  # ticks alone would make the axis wider
             row_of_axes[0].set_xlim(0.8 * min(points), 1.25 * max(points))
     for axis in axes[:, 0]:
@@ -126,7 +130,7 @@ def _series(rows: Sequence[Row]) -> dict[str, list[Row]]:
         method, K = row["method"], row["K"]
         if method == "refined" or (method == "calibrated" and K in refined):
             method = "calibrated" if method == "refined" and K in refined else ""
-        if method == "paper" and K != max(r["K"] for r in rows if r["method"] == "paper"):
+        if method == "paper" and max(r["K"] for r in rows if r["method"] == "paper") != K:
             method = ""
         if method in SERIES:
             series.setdefault(method, []).append(row)
@@ -160,7 +164,9 @@ def ablation(rows: Sequence[Row], names: Sequence[str]) -> plt.Figure:
         axis.set_yscale("symlog", linthresh=1)
         axis.yaxis.set_major_formatter("{x:g}")
         axis.set_title(f"K = {K}")
-        axis.set_xticks(range(len(order)), INGREDIENTS.values(), rotation=60, ha="right", fontsize=8)
+        axis.set_xticks(
+            range(len(order)), INGREDIENTS.values(), rotation=60, ha="right", fontsize=8
+        )
         axis.axhline(0, color="#888888", linewidth=0.8)
         axis.grid(axis="y", linewidth=0.3)
     axes[0, 0].set_ylabel("points of accuracy lost")

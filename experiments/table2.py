@@ -183,11 +183,17 @@ def plot(rows: list[dict[str, Any]], data: str) -> plt.Figure:
     shown = [
         value
         for r in rows
-        for value in (r["ann"], r["snn"], *([r["paper"]["ann"], r["paper"]["snn"]] if r["paper"] else []))
+        for value in (
+            r["ann"],
+            r["snn"],
+            *([r["paper"]["ann"], r["paper"]["snn"]] if r["paper"] else []),
+        )
     ]
     left.set(yticks=list(at), yticklabels=[_label(r) for r in rows], ylim=(-0.6, len(rows) - 0.3))
     left.set(
-        xlim=(min(shown) - 1, max(shown) + 1), xlabel="test accuracy (%)", title=f"Accuracy, {runner.title(data)}"
+        xlim=(min(shown) - 1, max(shown) + 1),
+        xlabel="test accuracy (%)",
+        title=f"Accuracy, {runner.title(data)}",
     )
     left.grid(axis="x", linewidth=0.3)
     right.set(xlabel="spikes per neuron and image", title="Spikes")

@@ -1,6 +1,6 @@
 """What a conversion gained and cost, what it left out, and what to do next.
 
-    print(summary(model, snn, images, labels))
+print(summary(model, snn, images, labels))
 """
 
 from __future__ import annotations

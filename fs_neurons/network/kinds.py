@@ -107,7 +107,9 @@ AVERAGE_POOLING = Kind(
 )  # fmt: skip
 GLOBAL_AVERAGE_POOLING = Kind("global average pooling", linear=True, spatial=True)
 MAX_POOLING = Kind(
-    "max pooling", spatial=True, digital="takes the maximum of values that are not spikes of FS-ReLU"
+    "max pooling",
+    spatial=True,
+    digital="takes the maximum of values that are not spikes of FS-ReLU",
 )
 GLOBAL_MAX_POOLING = Kind(
     "global max pooling", spatial=True, digital="takes the maximum of a whole feature map"

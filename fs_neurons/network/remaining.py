@@ -56,7 +56,8 @@ def remaining_parts(snn: keras.Model) -> list[RemainingPart]:
             found.append(RemainingPart(name, type(op).__name__, reason, is_unseen=True))
         else:
             found += (
-                RemainingPart(name, what, reason) for what, reason in _digital(op, id(op) in outputs)
+                RemainingPart(name, what, reason)
+                for what, reason in _digital(op, id(op) in outputs)
             )
     return found
 
