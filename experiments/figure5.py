@@ -107,14 +107,15 @@ def main() -> None:
         columns[f"spikes_{panel.activation}"] = spikes
         top.step(x, spikes, color=SNN, where="mid", linewidth=1)
         top.set(title=panel.title, ylabel="spikes")
-        curves = [(f"{panel.published_for}, published", panel.published, PAPER, "--")]
+        top.yaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        curves = [(f"{panel.published_for} on ImageNet, published", panel.published, PAPER, "--")]
         images = 0
         try:
             measured = measure(name)
         except (FileNotFoundError, ValueError, datasets.DatasetUnavailable) as error:
             print(f"{panel.title}: only the published inputs are drawn: {error}")
         else:
-            images, short = measured.images, runner.title(name.rpartition("/")[2])
+            images, short = measured.images, runner.title(name)
             bottom.stairs(
                 measured.density, measured.edges, fill=True, color=ANN, alpha=0.25,
                 label=f"{short}, measured",

@@ -29,7 +29,7 @@ SERIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # Points of accuracy below the network itself that the headline still shows.
 FRAME = 12
-TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+TICKS = (0.5, 1, 2, 5, 10, 30, 100, 300)
 INGREDIENTS = {
     "paper": "α = 25",
     "layer": "α per layer",

@@ -165,7 +165,7 @@ def plot(rows: list[dict[str, Any]], data: str) -> plt.Figure:
         left.annotate(f"{row['ann']:.2f} → {row['snn']:.2f}", (row["ann"], y), (0, 9),
                       textcoords="offset points", ha="center", fontsize=7)  # fmt: skip
         right.text(
-            row["spikes_per_neuron"] - 0.03, y, f"{row['spikes_per_neuron']:.2f}", va="center",
+            row["spikes_per_neuron"] - 0.08, y, f"{row['spikes_per_neuron']:.2f}", va="center",
             ha="right", color="white", fontsize=8,
         )  # fmt: skip
     with_paper = [(y, r["paper"]) for y, r in zip(at, rows, strict=True) if r["paper"]]

@@ -25,8 +25,8 @@ from fs_neurons.network.activations import is_element_wise
 from fs_neurons.network.remaining import RemainingPart, remaining_parts
 from fs_neurons.neuron.sets import for_activation
 
-# From this share of images that the two networks classify differently on, there is something to do.
-WORTH_ADVICE = 0.01
+# From this loss of accuracy, or this share of images in another class, on there is something to do.
+ACCURACY_LOST, CLASSES_CHANGED = 0.01, 0.02
 # Names that are listed of parts of a kind.
 LISTED = 3
 
@@ -235,15 +235,16 @@ def _advice(
             f" {', or with '.join(range_advice(outside))}"
         )
     ann, snn = accuracies
-    lost = ann - snn if ann is not None and snn is not None else 1 - (agreement or 1.0)
-    if lost > WORTH_ADVICE:
+    lost = ann is not None and snn is not None and ann - snn > ACCURACY_LOST
+    lost |= agreement is not None and 1 - agreement > CLASSES_CHANGED
+    if lost:
         calibrate = "" if outside else "calibrate, convert(model, calibration_data=...); "
         yield (
             f"{calibrate}fs.compare(model, snn, images) says which site costs most;"
             " fs.finetune(snn, images, teacher=model) trains it further"
         )
     yield from _about_remaining(remaining)
-    if not outside and lost <= WORTH_ADVICE:
+    if not outside and not lost:
         steps = max(profile.K // 2, 1)
         yield (
             "it is as good as before; for fewer time steps and spikes: convert(model,"

@@ -9,7 +9,8 @@
 
 A site is an `Activation` or `ReLU` layer (or a relative), an operation such as `keras.ops.relu(x)`, or the
 `activation=` argument of a dense or convolutional layer, which is split into the linear layer and a layer
-of FS-neurons. Weights are carried over unchanged; the input model is never touched. Max-pooling behind
+of FS-neurons. A PReLU with a slope for each channel becomes two ReLUs. Weights are carried over unchanged; the
+input model is never touched. Max-pooling behind
 FS-ReLU is computed from its spikes: see pooling.py.
 """
 
@@ -31,6 +32,7 @@ from fs_neurons.layers import FSActivation, fs_layer
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.rewriting import Rewriter
 from fs_neurons.network.sites import Site, checked_sites
+from fs_neurons.network.splitting import split_prelus
 from fs_neurons.network.structure import idle_layers
 from fs_neurons.neuron import FSParameters
 
@@ -112,7 +114,8 @@ def convert(
     for name, names in (("keep", keep), ("keep_layers", keep_layers)):
         if isinstance(names, str):
             raise TypeError(f"{name} must be a list of names, got {names!r}")
-    checked_sites(model)
+    kept = kept_sites(checked_sites(model), keep, keep_layers)
+    model = split_prelus(model, lambda site: site not in kept)
     idle = idle_layers(model)
     statistics = None if calibrated else statistics_of(model)  # folding loses them
     if fold_batch_norm:

@@ -15,7 +15,8 @@ def test_a_notebook_has_no_outputs(path):
     assert len(code) >= 4
     for cell in code:
         assert cell["outputs"] == [] and cell["execution_count"] is None
-        compile("".join(cell["source"]), str(path), "exec")
+        lines = [line for line in cell["source"] if not line.startswith("%")]
+        compile("".join(lines), str(path), "exec")
 
 
 @pytest.mark.long
