@@ -29,6 +29,7 @@ from experiments import paper, results, runner
 from experiments.pareto_drawings import drawings
 from experiments.plotting import save
 from experiments.rate import rate_curve
+from experiments.tables import METHOD_NAMES
 from fs_neurons import models
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.calibration import Settings, calibrate
@@ -48,20 +49,6 @@ RELU_METHODS = {
     "refined": Settings(correction="joint"),
 }
 METHODS = (*RELU_METHODS, "priced", "fitted", "finetuned", "rate")
-TITLES = {
-    "paper": "paper's setting",
-    "layer": "range per layer",
-    "nearest": "+ rounding to nearest",
-    "channel": "+ range per channel",
-    "mean": "+ mean of each channel",
-    "deviation": "+ deviation of each channel",
-    "calibrated": "weights by least squares instead",
-    "refined": "+ all weights and ranges together",
-    "priced": "price of spikes",
-    "fitted": "fitted sets",
-    "finetuned": "fine-tuned",
-    "rate": "rate coding",
-}
 
 IMAGES, RATE_IMAGES = 1000, 500
 FLAGS = flags.FlagValues()
@@ -237,7 +224,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
               "seconds")  # fmt: skip
     cells = [
         (
-            row["network"], TITLES[row["method"]], row["K"], f"{row['ann']:.2f}", f"{row['snn']:.2f}",
+            row["network"], METHOD_NAMES[row["method"]], row["K"], f"{row['ann']:.2f}", f"{row['snn']:.2f}",
             f"{row['snn'] - row['ann']:+.2f}", f"{row['spikes_per_neuron']:.2f}",
             f"{row['images']:,}", f"{row['conversion_seconds']:.0f}",
         )

@@ -27,6 +27,8 @@ from fs_neurons.neuron.sets import for_activation
 
 # From this loss of accuracy, or this share of images in another class, on there is something to do.
 ACCURACY_LOST, CLASSES_CHANGED = 0.01, 0.02
+# So few time steps are worth no advice to take fewer.
+FEW_STEPS = 4
 # Names that are listed of parts of a kind.
 LISTED = 3
 
@@ -80,7 +82,7 @@ class Summary:
             f"Model {self.profile.model!r} on {self.images:,} images",
             tabulate(rows, tablefmt="plain", disable_numparse=True),
             "",
-            "did not become spiking:" if self.remaining else "everything but sums became spiking",
+            "did not become spiking:" if self.remaining else "everything that is left is linear",
             *(f"- {text}" for text in _grouped(self.remaining)),
             "",
             "what to do next:",
@@ -244,12 +246,16 @@ def _advice(
             " fs.finetune(snn, images, teacher=model) trains it further"
         )
     yield from _about_remaining(remaining)
-    if not outside and not lost:
-        steps = max(profile.K // 2, 1)
+    if outside or lost:
+        return
+    if profile.K > FEW_STEPS:
+        steps = max(profile.K // 2, FEW_STEPS)
         yield (
             "it is as good as before; for fewer time steps and spikes: convert(model,"
             f" calibration_data=..., steps={steps})"
         )
+    else:
+        yield "nothing: it is as good as before, with few time steps"
 
 
 def _about_remaining(remaining: Sequence[RemainingPart]) -> Iterator[str]:

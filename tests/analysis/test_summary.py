@@ -43,7 +43,7 @@ def test_numbers_equal_those_of_the_parts():
     assert result.outside_share == profile.outside_share > 0.01
     text = str(result)
     assert f"{result.ann_accuracy:.2%}, {result.snn_accuracy:.2%}" in text
-    assert "everything but sums became spiking" in text
+    assert "everything that is left is linear" in text
     assert "larger alpha" in text and "fs.finetune(snn, images, teacher=model)" in text
 
 
