@@ -25,12 +25,16 @@ def untouched_registry(monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch):
+def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
     names: dict = {}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), names)
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    if page.name == "README.md":  # which shows what it prints
+        (shown,) = blocks(page, "text")
+        assert shown and set(shown.splitlines()) <= set(printed)
 
 
 def test_the_pages_have_blocks():
