@@ -22,8 +22,7 @@ from fs_neurons.backend import compiled
 from fs_neurons.conversion import ConversionReport, conversion_report
 from fs_neurons.data.batches import Batches
 from fs_neurons.network.activations import is_element_wise
-from fs_neurons.network.remaining import RemainingPart, remaining_parts
-from fs_neurons.neuron.sets import for_activation
+from fs_neurons.network.remaining import RemainingPart, has_set, remaining_parts
 
 # From this loss of accuracy, or this share of images in another class, on there is something to do.
 ACCURACY_LOST, CLASSES_CHANGED = 0.01, 0.02
@@ -261,7 +260,7 @@ def _advice(
 def _about_remaining(remaining: Sequence[RemainingPart]) -> Iterator[str]:
     sites = [part.site for part in remaining if part.site is not None]
     open_sites = [site for site in sites if site.convertible and not site.is_output]
-    without = sorted({s.activation for s in open_sites if for_activation(s.activation) is None})
+    without = sorted({site.activation for site in open_sites if not has_set(site)})
     if any(is_element_wise(s.function) for s in open_sites if s.activation in without):
         yield (
             f"no parameter set for {', '.join(without)}: let convert fit them, convert(model,"

@@ -15,6 +15,7 @@ from fs_neurons.network.keras_internals import nodes_calling
 from fs_neurons.network.kinds import CONTRACTION, PRODUCT, UNKNOWN, kind_of, unwrapped
 from fs_neurons.network.sites import Site, activation_at, find_sites, unseen_layers
 from fs_neurons.network.structure import named_operations, output_operations
+from fs_neurons.neuron.sets import for_activation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,14 @@ def remaining_parts(snn: keras.Model) -> list[RemainingPart]:
 def _why_kept(site: Site) -> str:
     if site.is_output:
         return "the output of the model, which is a result"
-    return site.reason or "kept"
+    return site.reason or (
+        "kept as asked for" if has_set(site) else "there is no parameter set for it"
+    )
+
+
+def has_set(site: Site) -> bool:
+    """Whether a parameter set is registered for an activation; a ReLU that saturates has one in any case."""
+    return site.max_value is not None or for_activation(site.activation) is not None
 
 
 def _digital(op: Any, is_output: bool) -> Iterator[tuple[str, str]]:

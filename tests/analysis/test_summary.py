@@ -101,7 +101,8 @@ def test_what_did_not_become_spiking_is_named_with_the_reason():
     result = fs.summary(model, snn, IMAGES)
     found = {part.name: (part.kind, part.reason) for part in result.remaining}
     assert "taken" not in found and not any("maximum" in name for name in found)
-    assert found["asked"] == ("tanh", "kept")
+    assert found["asked"] == ("tanh", "kept as asked for")
+    assert found["odd"][1] == "there is no parameter set for it"
     assert found["own"][0] == "Hiding" and "call()" in found["own"][1]
     assert found["any"][0] == "Lambda"
     assert found["norm"][0] == "LayerNormalization"

@@ -1,5 +1,6 @@
 """README and docs: every Python block and fs-neurons line runs, every link, target and script is there."""
 
+import importlib
 import json
 import re
 import shlex
@@ -8,6 +9,7 @@ import matplotlib
 import pytest
 from conftest import ROOT
 
+import fs_neurons as fs
 from fs_neurons import cli
 from fs_neurons.neuron import sets as parameters
 
@@ -77,6 +79,14 @@ def test_links_targets_and_scripts_exist(page):
         assert all(word in targets for word in words if "=" not in word and word != "help"), line
     for module in re.findall(r"python -m experiments\.(\w+)", text):
         assert (ROOT / "experiments" / f"{module}.py").exists(), module
+
+
+def test_the_api_reference_has_every_public_name():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    named = re.findall(r"^::: (fs_neurons\.[\w.]+)\.(\w+)$", text, re.M)
+    assert set(fs.__all__) <= {name for _, name in named}
+    for module, name in named:
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
 
 
 def test_tables_of_the_conversion_guide_name_shipped_sets():
