@@ -162,7 +162,7 @@ def measured(
 
 def sites_outside(sites: Sequence[LayerProfile]) -> list[LayerProfile]:
     """The sites with more than `WARN_OUTSIDE` of their gate inputs outside the domain of their sets."""
-    return [site for site in sites if _share_outside(site) > WARN_OUTSIDE]
+    return [site for site in sites if share_outside(site) > WARN_OUTSIDE]
 
 
 def range_advice(sites: Sequence[LayerProfile]) -> list[str]:
@@ -171,8 +171,8 @@ def range_advice(sites: Sequence[LayerProfile]) -> list[str]:
     return ["calibration_data=..., which fits each site to its inputs", *sets]
 
 
-def _share_outside(layer: LayerProfile) -> float:
-    """Above its domain, a ReLU that saturates at its end does what it should."""
+def share_outside(layer: LayerProfile) -> float:
+    """Share of gate inputs outside the domain; above it, a ReLU that saturates at its end does what it should."""
     saturates = re.fullmatch(r"relu\(max_value=(.+)\)", layer.activation)
     if saturates and np.all(float(saturates[1]) <= np.asarray(layer.parameters.domain[1])):
         return layer.below / layer.inputs.count

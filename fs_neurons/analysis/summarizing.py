@@ -16,7 +16,7 @@ from keras import ops
 from tabulate import tabulate
 
 from fs_neurons.analysis.comparison import are_scores
-from fs_neurons.analysis.profiling import measured, range_advice, sites_outside
+from fs_neurons.analysis.profiling import measured, range_advice, share_outside, sites_outside
 from fs_neurons.analysis.results import Profile
 from fs_neurons.backend import compiled
 from fs_neurons.conversion import ConversionReport, conversion_report
@@ -72,8 +72,10 @@ class Summary:
 
     @property
     def outside_share(self) -> float:
-        """Share of gate inputs outside the domain of their parameter set."""
-        return self.profile.outside_share
+        """Share of gate inputs outside the domain of their parameter set, but for ReLUs that saturate there."""
+        layers = self.profile.layers
+        outside = sum(share_outside(layer) * layer.inputs.count for layer in layers)
+        return outside / sum(layer.inputs.count for layer in layers)
 
     def __str__(self) -> str:
         rows = list(self._rows())
@@ -98,8 +100,9 @@ class Summary:
         yield "sites converted", f"{self.sites}, with {self.profile.neurons:,} neurons"
         yield "time steps", f"{self.profile.K}"
         yield "spikes per neuron", f"{self.spikes_per_neuron:.2f}"
-        worst = max(self.profile.layers, key=lambda layer: layer.outside_share)
-        at = f", most at {worst.name!r}, {worst.outside_share:.2%}" if worst.outside_share else ""
+        worst = max(self.profile.layers, key=share_outside)
+        most = share_outside(worst)
+        at = f", most at {worst.name!r}, {most:.2%}" if most else ""
         yield "inputs outside range", f"{self.outside_share:.2%}{at}"
 
 

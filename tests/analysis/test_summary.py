@@ -40,7 +40,8 @@ def test_numbers_equal_those_of_the_parts():
     with pytest.warns(UserWarning, match="outside"):
         profile = fs.profile(snn, IMAGES)
     assert result.profile.total_spikes == profile.total_spikes
-    assert result.outside_share == profile.outside_share > 0.01
+    assert result.outside_share == pytest.approx(profile.outside_share)
+    assert result.outside_share > 0.01
     text = str(result)
     assert f"{result.ann_accuracy:.2%}, {result.snn_accuracy:.2%}" in text
     assert "everything that is left is linear" in text
@@ -75,6 +76,14 @@ def test_batches_give_what_arrays_give():
     assert result.profile.total_spikes == expected.profile.total_spikes
     with pytest.raises(TypeError, match="once only"):
         fs.summary(model, snn, iter(batches))
+
+
+def test_a_relu_that_saturates_is_not_outside_its_range():
+    x = inputs = keras.Input((6,))
+    x = layers.ReLU(max_value=0.5)(layers.Dense(8)(x))
+    model = keras.Model(inputs, layers.Dense(4)(x))
+    result = fs.summary(model, fs.convert(model), IMAGES)
+    assert result.profile.outside_share > 0.01 and result.outside_share == 0
 
 
 class Hiding(layers.Layer):
