@@ -12,7 +12,7 @@ export TFDS_DATA_DIR := $(DATA_DIR)
 endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help reproduce test test_all test_jax test_torch test_portable test_oldest_keras fuzz lint report table1 table2 figure1 figure2 figure3 figure4 figure5 \
+.PHONY: help reproduce test test_all test_jax test_torch test_portable test_oldest_keras fuzz lint docs report table1 table2 figure1 figure2 figure3 figure4 figure5 \
 	figure6a figure6b figure6c figure6d swish_sets efficientnet without_data efficiency pareto finetune benchmark clean
 .DEFAULT_GOAL := help
 
@@ -61,6 +61,14 @@ lint: $(VENV)/linters  ## style, arrows between the rooms, types
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(RUN) -m mypy fs_neurons
+
+# The pages as they lie in the repository, with what they link to.
+PAGES := README.md CONTRIBUTING.md CHANGELOG.md LICENSE CITATION.cff docs examples notebooks results
+docs: $(VENV)/documenting  ## the documentation as a site, build/site/index.html
+	rm -rf build/docs
+	mkdir -p build/docs
+	cp -r $(PAGES) build/docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
 
 report: $(VENV)/installed  ## all tables and figures on one page, results/index.html
 	$(RUN) -m experiments.report
@@ -124,4 +132,8 @@ $(VENV)/installed: setup.py
 
 $(VENV)/linters: $(VENV)/installed
 	$(RUN) -m pip install --quiet --editable ".[lint]"
+	touch $@
+
+$(VENV)/documenting: $(VENV)/installed
+	$(RUN) -m pip install --quiet --editable ".[docs]"
 	touch $@

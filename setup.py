@@ -1,5 +1,9 @@
-"""Packaging; everything that is imported is declared here."""
+"""Packaging; everything that is imported is declared here.
 
+REPOSITORY_URL=https://github.com/OWNER/fs_neurons python setup.py sdist bdist_wheel
+"""
+
+import os
 import pathlib
 import re
 
@@ -8,11 +12,30 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "fs_neurons/__init__.py").read_text())[1]
 
+# Where the sources are published; the page of a package index shows pictures by absolute addresses only.
+REPOSITORY_URL = os.environ.get("REPOSITORY_URL", "").rstrip("/")
+
+
+def for_package_index(text: str) -> str:
+    """Markdown whose relative links and pictures are absolute; plain text and nothing where there is no address."""
+
+    def absolute(found: re.Match[str]) -> str:
+        picture, label, target = found.groups()
+        if "://" in target:
+            return found[0]
+        if not REPOSITORY_URL:
+            return "" if picture else label
+        return f"{picture}[{label}]({REPOSITORY_URL}/{'raw' if picture else 'blob'}/main/{target})"
+
+    return re.sub(r"(!?)\[([^\]]*)\]\(([^)]+)\)", absolute, text)
+
+
 setup(
     name="fs_neurons",
     version=VERSION,
     description="Few-spikes neurons: turns trained Keras networks into spiking ones",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    url=REPOSITORY_URL or None,
+    long_description=for_package_index((ROOT / "README.md").read_text(encoding="utf-8")),
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE"],
@@ -53,8 +76,11 @@ setup(
             "hypothesis>=6.100",
             "setuptools>=70",
             "jinja2>=3.1",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
             "wheel",
         ],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "ruff>=0.9"],
         "report": ["jinja2>=3.1"],
         "export": ["tf2onnx>=1.16", "onnxruntime>=1.17", "ai-edge-litert>=1.2"],
         "jax": ["jax>=0.4.30"],

@@ -1,9 +1,9 @@
-"""Runs a converted network in discrete time, and draws every spike of three images on their way through it.
+"""Runs a converted network in discrete time, and draws the spikes of three images on their way through it.
 
     python examples/spike_raster.py
 
-Writes spike_raster.png: time steps to the right, the neurons of all sites upwards. While an image is deeper
-in the network, the next one enters.
+Writes spike_raster.png: time steps to the right, the sites of the network upwards. While an image is deeper in
+the network, the next one enters.
 """
 
 import keras
@@ -16,6 +16,7 @@ from fs_neurons.analysis.drawing import SNN
 from fs_neurons.data import datasets
 from fs_neurons.simulation import Simulation
 
+SHOWN = 30  # neurons of each site
 COLORS = (SNN, "#c1272d", "#2b8a3e")  # one per image
 
 
@@ -33,23 +34,29 @@ def main() -> None:
 
 
 def raster(result: Simulation) -> Figure:
-    """Every spike as a dot, in the colour of its image."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    """Spikes of some neurons of each site as strokes, in the colour of their image."""
+    figure = Figure(figsize=(9, 5.4), layout="constrained")
     axes = figure.subplots()
-    bottom, middles = 0, []
-    for site in result.sites:
+    for row, site in enumerate(result.sites):
+        # At even distances, so that all parts of the feature map are there.
+        shown = np.linspace(0, site.neurons - 1, SHOWN).round().astype(int)
+        place = np.full(site.neurons, -1)
+        place[shown] = np.arange(SHOWN)
         for image, color in enumerate(COLORS):
-            of_image = site.raster.image == image
-            x, y = site.raster.step[of_image], bottom + site.raster.neuron[of_image]
-            axes.plot(x, y, ",", color=color)
-        middles.append(bottom + site.neurons / 2)
-        bottom += site.neurons
-        axes.axhline(bottom, color="#cccccc", linewidth=0.5)
+            chosen = (site.raster.image == image) & (place[site.raster.neuron] >= 0)
+            heights = row + 0.9 * (place[site.raster.neuron[chosen]] + 0.5) / SHOWN
+            label = f"image {image + 1}" if row == 0 else None
+            axes.plot(site.raster.step[chosen], heights, "o", ms=1.6, color=color, label=label)
+        axes.axhline(row - 0.05, color="#cccccc", linewidth=0.5)
     for step in range(0, result.steps + 1, result.K):
-        axes.axvline(step, color="#eeeeee", linewidth=0.5, zorder=0)
-    axes.set(xlabel="time step", ylim=(0, bottom), yticks=middles, xlim=(0, result.steps))
-    axes.set_yticklabels([site.name for site in result.sites], fontsize=7)
-    axes.set_title("Spikes of three images; a window is K steps", loc="left", fontsize=10)
+        axes.axvline(step - 0.5, color="#dddddd", linewidth=0.6, zorder=0)
+    axes.set(
+        xlabel=f"time step; a window is {result.K} steps", xlim=(-0.5, result.steps - 0.5),
+        ylim=(-0.05, len(result.sites)), yticks=np.arange(len(result.sites)) + 0.45,
+    )  # fmt: skip
+    names = [f"{site.name}\n{SHOWN} of {site.neurons:,} neurons" for site in result.sites]
+    axes.set_yticklabels(names, fontsize=8)
+    axes.legend(loc="lower right", markerscale=4, frameon=False)
     return figure
 
 

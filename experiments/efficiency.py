@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 import fs_neurons as fs
 from experiments import paper, results, runner
-from experiments.plotting import ANN, PAPER, SNN, plt, save
+from experiments.plotting import ANN, PAPER, SNN, logarithmic, plt, save
 from experiments.rate import rate_curve
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.data import datasets
@@ -38,6 +38,13 @@ flags.DEFINE_integer(
     "calibration", 500, "Training images for the thresholds.", lower_bound=1, flag_values=FLAGS
 )
 
+# What accuracy is drawn against. In a pipeline an image enters every so many steps; its output comes later.
+QUANTITIES = {
+    "steps_between_images": "time steps per image, in a pipeline",
+    "latency": "time steps from image to output",
+    "spikes_per_neuron": "spikes per neuron",
+}
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 DEFAULTS = {"cifar10": "resnet20", "digits": "resnet8"}
 
 
@@ -114,21 +121,26 @@ def published_table(period: int, spikes: float, name: str) -> str:
 
 
 def plot(ann: float, fs_row: dict[str, Any], curve: list[dict[str, Any]], name: str) -> plt.Figure:
-    """Accuracy against time steps between images, and against spikes per neuron."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
-    for axis, key, label in zip(
-        axes, ("steps_between_images", "spikes_per_neuron"),
-        ("time steps per image", "spikes per neuron"), strict=True,
-    ):  # fmt: skip
-        axis.axhline(100 * ann, color=ANN, linestyle="--", label=f"{name}, no spikes")
+    """Accuracy against time steps between images, time steps to the output, and spikes per neuron."""
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), sharey=True, layout="constrained")
+    for axis, (key, label) in zip(axes, QUANTITIES.items(), strict=True):
+        axis.axhline(
+            100 * ann, color=ANN, linestyle="--", linewidth=1,
+            label=f"{runner.title(name)}, no spikes",
+        )  # fmt: skip
         axis.plot(
             [row[key] for row in curve], [row["accuracy"] for row in curve], color=PAPER,
             label="rate coding",
         )  # fmt: skip
-        axis.plot(fs_row[key], fs_row["accuracy"], "o", color=SNN, label=fs_row["code"])
-        axis.set(xscale="log", xlabel=label)
-    axes[0].set_ylabel("accuracy, %")
-    axes[1].legend()
+        label_of_fs = fs_row["code"].replace("=", " = ")
+        axis.plot(fs_row[key], fs_row["accuracy"], "o", color=SNN, label=label_of_fs)
+        # Nothing happens before the first spikes reach the output.
+        first = next((row[key] for row in curve if row["accuracy"] > 100 * ann / 5), curve[0][key])
+        logarithmic(axis, TICKS)
+        axis.set(xlabel=label, xlim=(0.6 * min(first, fs_row[key]), 1.4 * curve[-1][key]))
+    axes[0].set_ylabel("test accuracy (%)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 

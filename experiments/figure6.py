@@ -19,7 +19,7 @@ from absl import flags
 from tabulate import tabulate
 
 from experiments import fit_parameters, results, runner
-from experiments.plotting import PAPER, SNN, plt, save
+from experiments.plotting import ANN, PAPER, SNN, plt, save
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_enum("panel", "b", ["b", "c", "d"], "Which of 6B, 6C and 6D.", flag_values=FLAGS)
@@ -27,7 +27,11 @@ flags.DEFINE_bool("refit", False, "Fit anew instead of reading params/fits/.", f
 fit_parameters.define_search_flags(FLAGS)
 runner.define_output_flag(FLAGS)
 
-METHODS = {"bptt": ("the paper's method", PAPER), "exact": ("exact fit", SNN)}
+METHODS = {
+    "bptt": ("the paper's method", PAPER),
+    "exact": ("exact fit", SNN),
+}
+CHOSEN = {"K": 16}  # of the published set for Swish
 
 
 def main() -> None:
@@ -50,20 +54,30 @@ def main() -> None:
     rows = sorted({x for curve in curves.values() for x, _ in curve})
     table = {argument: rows, **{k: [dict(c).get(x) for x in rows] for k, c in curves.items()}}
 
-    figure_, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
-    for label, color in METHODS.values():
+    figure_, axes = plt.subplots(figsize=(5, 4), layout="constrained")
+    for method, (label, color) in METHODS.items():
         if curves[label]:
+            named = f"{label} (BPTT), fitted here" if method == "bptt" else label
             axes.plot(
-                *zip(*curves[label], strict=True), "o-", color=color, markersize=4, label=label
+                *zip(*curves[label], strict=True), "o-", color=color, markersize=4, label=named
             )
+    chosen = [
+        (p[argument], p["mse"]) for p in fits["points"] if p[argument] == CHOSEN.get(argument)
+    ]
+    if chosen:
+        axes.plot(
+            *zip(*chosen, strict=True), "x", color=ANN, markersize=9, markeredgewidth=2, zorder=3,
+            label=f"{argument} = {CHOSEN[argument]}, chosen in the paper",
+        )  # fmt: skip
     low, high = fits["domain"]
-    axes.set(yscale="log", ylabel=f"mean squared error on [{low:g}, {high:g}]", xticks=rows)
+    shown = rows if len(rows) < 14 else [x for x in rows if x % 2 == 0]
+    axes.set(yscale="log", ylabel=f"mean squared error on [{low:g}, {high:g}]", xticks=shown)
     axes.set(
         xlabel="time steps K" if argument == "K" else "bits Q per parameter",
-        title=f"6{FLAGS.panel.upper()}  {fits['function']}"
+        title=f"6{FLAGS.panel.upper()}  {fits['function'].capitalize()}"
         + ("" if argument == "K" else f", K = {fits['points'][0]['K']}"),
     )
-    axes.legend()
+    figure_.legend(loc="outside lower center", fontsize=8)
     output = runner.path(FLAGS, f"figure{figure}", complete=complete)
     save(figure_, output.with_suffix(".png"))
     results.write_csv(output.with_suffix(".csv"), table)

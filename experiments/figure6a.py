@@ -42,7 +42,7 @@ def main() -> None:
     networks = {name: runner.pretrained(name, data.name) for name in names}
     rows = [row for name, model in networks.items() for row in measure(name, model, data)]
 
-    title = f"{data.name}, {len(data):,} test images, alpha = {FLAGS.alpha:g}"
+    title = f"{runner.title(data.name)}, {len(data):,} test images, alpha = {FLAGS.alpha:g}"
     header = ("network", "K", "ANN %", "SNN %", "spikes/neuron")
     shown = [
         [row[key] for key in ("network", "K", "ann", "snn", "spikes_per_neuron")] for row in rows
@@ -77,15 +77,15 @@ def plot(rows: list[dict[str, Any]], title: str) -> plt.Figure:
         of_network = [row for row in rows if row["network"] == name]
         (curve,) = axes.plot(
             [r["K"] for r in of_network], [r["snn"] for r in of_network], "o-", markersize=4,
-            label=f"{name}, FS-neurons",
+            label=f"{runner.title(name)}, FS-neurons",
         )  # fmt: skip
         ann = of_network[0]["ann"]
         axes.axhline(ann, color=curve.get_color(), linestyle="--", linewidth=0.8,
-                     label=f"{name}, ANN {ann:.2f} %")  # fmt: skip
+                     label=f"{runner.title(name)}, ANN {ann:.2f} %")  # fmt: skip
     chosen = [row for row in rows if row["K"] == paper.K]
     axes.plot(
         [r["K"] for r in chosen], [r["snn"] for r in chosen], "x", color=ANN, markersize=9,
-        markeredgewidth=2, linestyle="", label=f"K = {paper.K}, chosen", zorder=3,
+        markeredgewidth=2, linestyle="", label=f"K = {paper.K}, chosen in the paper", zorder=3,
     )  # fmt: skip
     axes.set(xlabel="time steps K", ylabel="test accuracy (%)", title=f"6A  {title}")
     axes.set_xticks(range(2, FLAGS.largest_K + 1))

@@ -7,8 +7,8 @@
 From the paper's setting to calibration in full, one ingredient after the other; the fine-tuned networks of
 experiments/finetune.py, where there are any; rate coding in the same networks; published results. All are
 measured on the test set, rate coding on the first --rate_images of it. Calibration takes the first --images
-training images, without their labels. Writes pareto.json, where rows of other runs stay, and pareto.png to
---output_dir.
+training images, without their labels. Writes pareto.json, where rows of other runs stay, pareto.png, the
+headline, and ablation.png, the ingredients one by one, to --output_dir.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from tabulate import tabulate
 
 import fs_neurons as fs
 from experiments import paper, results, runner
-from experiments.plotting import ANN, PAPER, plt, save
+from experiments.pareto_drawings import drawings
+from experiments.plotting import save
 from experiments.rate import rate_curve
+from experiments.tables import METHOD_NAMES
 from fs_neurons import models
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.calibration import Settings, calibrate
@@ -47,20 +49,6 @@ RELU_METHODS = {
     "refined": Settings(correction="joint"),
 }
 METHODS = (*RELU_METHODS, "priced", "fitted", "finetuned", "rate")
-TITLES = {
-    "paper": "paper's setting",
-    "layer": "range per layer",
-    "nearest": "+ rounding to nearest",
-    "channel": "+ range per channel",
-    "mean": "+ mean of each channel",
-    "deviation": "+ deviation of each channel",
-    "calibrated": "weights by least squares instead",
-    "refined": "+ all weights and ranges together",
-    "priced": "price of spikes",
-    "fitted": "fitted sets",
-    "finetuned": "fine-tuned",
-    "rate": "rate coding",
-}
 
 IMAGES, RATE_IMAGES = 1000, 500
 FLAGS = flags.FlagValues()
@@ -134,8 +122,9 @@ def main() -> None:
         )
     print(f"{data.name}, {len(data):,} test images, calibrated on {len(images):,} training images")
     print(as_table(sorted(rows, key=_key)))
-    save(plot(rows, published), path.with_suffix(".png"))
-    print(f"Written to {path}.json and .png")
+    for stem, figure in drawings(rows, published, data.name).items():
+        save(figure, path.with_name(path.name.replace("pareto", stem)).with_suffix(".png"))
+    print(f"Written to {path}.json and .png, and to ablation.png beside it")
 
 
 def measure(
@@ -235,7 +224,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
               "seconds")  # fmt: skip
     cells = [
         (
-            row["network"], TITLES[row["method"]], row["K"], f"{row['ann']:.2f}", f"{row['snn']:.2f}",
+            row["network"], METHOD_NAMES[row["method"]], row["K"], f"{row['ann']:.2f}", f"{row['snn']:.2f}",
             f"{row['snn'] - row['ann']:+.2f}", f"{row['spikes_per_neuron']:.2f}",
             f"{row['images']:,}", f"{row['conversion_seconds']:.0f}",
         )
@@ -243,59 +232,6 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     ]  # fmt: skip
     align = ("left", "left", *["right"] * 7)
     return tabulate(cells, header, disable_numparse=True, colalign=align)
-
-
-def plot(rows: list[dict[str, Any]], published: tuple[Published, ...]) -> plt.Figure:
-    """Accuracy against steps (above) and spikes per neuron (below), a column per network."""
-    names = list(dict.fromkeys(row["network"] for row in sorted(rows, key=_key)))
-    figure, axes = plt.subplots(
-        2, len(names), figsize=(3.2 * len(names) + 1.5, 6), squeeze=False, layout="constrained"
-    )
-    colors = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(RELU_METHODS)))
-    styles = {
-        **{method: {"color": color, "marker": "o"}
-           for method, color in zip(RELU_METHODS, colors, strict=True)},
-        "priced": {"color": "tab:purple", "marker": "v"},
-        "fitted": {"color": "tab:green", "marker": "s"},
-        "finetuned": {"color": "tab:red", "marker": "D", "linestyle": ""},
-        "rate": {"color": PAPER, "marker": "."},
-    }  # fmt: skip
-    sources = dict.fromkeys(mark.source for mark in published)
-    marks = dict(zip(sources, "*P", strict=False))
-    for column, name in zip(axes.T, names, strict=True):
-        here = sorted((row for row in rows if row["network"] == name), key=_key)
-        ann = here[0]["ann"]
-        for axis, key, label in zip(
-            column, ("K", "spikes_per_neuron"), ("time steps", "spikes per neuron"), strict=True
-        ):
-            axis.axhline(ann, color=ANN, linestyle="--", linewidth=1, label="ANN")
-            for method in METHODS:
-                points = [row for row in here if row["method"] == method]
-                axis.plot(
-                    [row[key] for row in points], [row["snn"] for row in points], markersize=4,
-                    label=TITLES[method], **styles[method],
-                )  # fmt: skip
-            axis.set(xscale="log", xlabel=label, ylim=(ann - 12, ann + 1.5))
-        for mark in published:
-            if mark.network == name:
-                column[0].plot(mark.steps, mark.accuracy, marks[mark.source], color="tab:orange",
-                               label=f"published: {mark.source}")  # fmt: skip
-        for axis, ticks in zip(
-            column, ([2, 3, 4, 5, 6, 8, 10, 16, 32, 64, 128], [0.5, 1, 2, 5, 10]), strict=True
-        ):
-            axis.set_xticks(ticks, map(str, ticks))
-            axis.minorticks_off()
-            axis.set_xlim(0.75 * ticks[0], 1.4 * ticks[-1])
-        column[0].set_title(name)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("test accuracy, %")
-    entries: dict[str, Any] = {}
-    for axis in axes.ravel():
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            if len(handle.get_xdata()):
-                entries.setdefault(label, handle)
-    figure.legend(entries.values(), entries, loc="outside lower center", ncols=3)
-    return figure
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ class Section:
         text: what is to be seen.
         absent: why it may not have been run, and how to run it.
         paper: rows of the paper, shown where nothing was measured.
+        pictures: names, without ending, of those that the result has beside NAME.png.
     """
 
     stem: str
@@ -52,6 +53,7 @@ class Section:
     text: str = ""
     absent: str = ""
     paper: Sequence[Mapping[str, Any]] = ()
+    pictures: Sequence[str] = ()
 
 
 TABLE1_PAPER = tuple(
@@ -115,13 +117,21 @@ SECTIONS = (
             "The same network with FS-neurons and with integrate-and-fire neurons: accuracy against time"
             " steps and spikes.",
             "make efficiency measures it."),
+    Section("without_data", "Converted without data",
+            "Ranges told from the networks' own weights, for several numbers of steps.",
+            "make without_data measures it."),
     Section("pareto", "Fewer steps, fewer spikes",
-            "What each ingredient of calibration is worth, fine-tuned networks, rate coding in the same"
-            " networks, and published results, which are not measured here.",
-            "make pareto measures it."),
+            "Calibrated and fine-tuned networks, rate coding in the same networks, and published results, which"
+            " are not measured here. In a pipeline FS-neurons take 2 K steps for an image. Below, what each"
+            " ingredient of calibration is worth.",
+            "make pareto measures it.", pictures=("ablation",)),
     Section("finetune", "Fine-tuned at very few steps",
             "Calibrated networks, trained further through the surrogate gradient.",
             "python -m experiments.finetune trains and measures it."),
+    Section("efficientnet_b0", "A real EfficientNet-B0",
+            "A network of other authors: error of its features on photographs, and what a linear probe makes of"
+            " them, for each way to convert it.",
+            "make efficientnet measures it."),
     Section("benchmark", "Time and memory", "Quartiles of the time per gate input, in nanoseconds, and per"
             " image, in milliseconds; and ratios, measured side by side.",
             "make benchmark measures it."),
@@ -180,7 +190,7 @@ class Shown:
 
     section: Section
     run: bool
-    picture: Picture | None = None
+    pictures: Sequence[Picture] = ()
     facts: Sequence[tuple[str, str]] = ()
     tables: Sequence[Table] = ()
     provenance: Sequence[tuple[str, str]] = ()
@@ -198,12 +208,12 @@ class Picture:
 def _shown(section: Section, result: Mapping[str, Any] | None, folder: pathlib.Path) -> Shown:
     if result is None:
         return Shown(section, False, tables=[table(section.paper)] if section.paper else [])
-    file = folder / f"{section.stem}.png"
+    files = [folder / f"{stem}.png" for stem in (section.stem, *section.pictures)]
     facts, tables = content(result)
     return Shown(
         section,
         True,
-        _picture(file) if file.is_file() else None,
+        [_picture(file) for file in files if file.is_file()],
         facts,
         tables,
         _provenance(result),

@@ -30,6 +30,7 @@ from fs_neurons.analysis.evaluation import Evaluation
 from fs_neurons.backend import distribution
 from fs_neurons.data import datasets
 from fs_neurons.files import params_dir
+from fs_neurons.files.models import SUFFIX
 from fs_neurons.training import CheckpointError
 
 # What bad flags, files and models raise; anything else is a defect and keeps its traceback.
@@ -247,6 +248,20 @@ def provenance(test_set: datasets.Dataset) -> dict[str, Any]:
 def percent(share: float) -> float:
     """Per cent with four decimals: exact to the image for up to a million of them."""
     return round(100 * share, 4)
+
+
+def title(name: str) -> str:
+    """A network or data set as it is written in text: "cifar10/resnet20" is "ResNet20 on CIFAR-10"."""
+    data, _, name = name.removesuffix(SUFFIX).rpartition("/")
+    if data in datasets.NAMES:
+        name += f" on {data}"
+    words = {
+        "resnet": "ResNet", "efficientnet": "EfficientNet", "se_": "SE-", "_swish": ", Swish",
+        "cifar": "CIFAR-", "_b": "-B",
+    }  # fmt: skip
+    for short, long in words.items():
+        name = name.replace(short, long)
+    return name
 
 
 def accuracy_and_spikes(

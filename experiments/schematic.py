@@ -52,8 +52,9 @@ def main() -> None:
         at = 2.1 + 2.6 * (t + 0.5) / parameters.K
         right.text(at, 0.42, f"$d({t + 1})$", ha="center", va="bottom", fontsize=9, color=SNN)
     right.text(
-        3.4, -0.42, rf"$y = \Sigma_t\, d(t)\, z(t)$, {int(spikes.sum())} spikes in {parameters.K} steps",
-        ha="center", va="top", fontsize=11,
+        2.1, -0.4,
+        rf"$y = \Sigma_t\, d(t)\, z(t)$" f"\n{int(spikes.sum())} spikes in {parameters.K} steps",
+        ha="left", va="top", fontsize=11, linespacing=1.5,
     )  # fmt: skip
     path = runner.path(FLAGS, "schematic").with_suffix(".png")
     save(figure, path)

@@ -5,12 +5,18 @@
         --checkpoint=efficientnet-b7-randaug                          # as in the paper
     python -m experiments.table1 --data=val --model=efficientnet-b0 --limit=500 --swish_only
     python -m experiments.table1 --data=val --model=mine.keras --preprocessing=torch
+    python -m experiments.table1 --data=val --quality=accurate --fold           # fitted sets, without data
+    python -m experiments.table1 --data=val --calibrate=300 --steps=8
     python -m experiments.table1 --strategy=multi_worker              # on every worker, with its TF_CONFIG
 
 Images are streamed. Writes table1.json to --output_dir after every --save_every images; the same command
 continues a killed run there, and takes a finished one as it is (--restart measures anew). With
 --random_weights the networks are run end to end without training, to test and to time them: accuracies
 then mean nothing and are left out, and table1_random_weights.json is written.
+
+The table is the paper's: published sets, weights unchanged. Conversions in other settings (--quality, --steps,
+--calibrate, --fold) have rows of their own, named after these, in table1_other_settings.json. --calibrate takes
+images of the data themselves, at even distances and without their labels.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ import pathlib
 from typing import Any
 
 import keras
+import numpy as np
 from absl import flags
 from tabulate import tabulate
 
@@ -33,6 +40,7 @@ from fs_neurons.conversion.report import ConversionReport
 from fs_neurons.data import imagenet
 from fs_neurons.data.preprocessing import PREPROCESSINGS
 from fs_neurons.models.imagenet import NAMES, RANDOM, Network, load_network
+from fs_neurons.neuron.sets import QUALITIES
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -80,6 +88,17 @@ flags.DEFINE_bool(
     "Leave sigmoids as they are, as the official README does.",
     flag_values=FLAGS,
 )
+flags.DEFINE_enum(
+    "quality", "paper", QUALITIES, "Which parameters, as for fs.convert.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "calibrate", 0, "Images to calibrate on; 0: no calibration.", lower_bound=0, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "steps", None, "K of all sites when calibrated; without data, the largest K of a site.",
+    lower_bound=1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_bool("fold", False, "Fold batch normalisation into weights.", flag_values=FLAGS)
 runner.define_relu_flags(FLAGS)
 flags.DEFINE_integer("batch_size", 1, "Images per forward pass.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("limit", None, "Stop after so many images.", lower_bound=1, flag_values=FLAGS)
@@ -96,8 +115,17 @@ runner.define_strategy_flag(FLAGS)
 def main() -> None:
     if FLAGS.checkpoint and (len(FLAGS.model) != 1 or FLAGS.random_weights):
         raise ValueError("--checkpoint is the weights of one network: give one --model, trained")
+    if FLAGS.steps and FLAGS.quality == "paper" and not FLAGS.calibrate:
+        raise ValueError(
+            "--steps: the published sets have their own number of steps; give --quality=accurate or"
+            " --calibrate=N as well, or --K for ReLU"
+        )
+    if FLAGS.calibrate and FLAGS.strategy != "one":
+        raise ValueError("--calibrate runs on one device: leave --strategy out")
     distribution = runner.start(FLAGS.strategy)
     stem = "table1_random_weights" if FLAGS.random_weights else "table1"
+    if _settings() and not FLAGS.random_weights:
+        stem = "table1_other_settings"
     # A run with --limit continues what is there; one that begins anew must not replace more than it measures.
     complete = not (FLAGS.restart and FLAGS.limit)
     path = runner.path(FLAGS, stem, complete=complete).with_suffix(".json")
@@ -148,11 +176,15 @@ def measure(
 ) -> dict[str, Any]:
     """One row, continued from the one of the same run among `rows`, which the chief writes with the others."""
     arguments: dict[str, Any] = {"keep": ("sigmoid",)} if FLAGS.swish_only else {}
+    arguments |= {"quality": FLAGS.quality, "steps": FLAGS.steps, "fold_batch_norm": FLAGS.fold}
     converts_relu = any(site.activation == "relu" for site in fs.find_sites(network.model))
-    if converts_relu:
+    takes_relu = converts_relu and FLAGS.quality == "paper" and not FLAGS.calibrate
+    if takes_relu:
         arguments["relu"] = relu
+    if FLAGS.calibrate:
+        arguments["calibration_data"] = _calibration_images(network, source)
     with distribution.scope():
-        snn = fs.convert(network.model, quality="paper", **arguments)
+        snn = fs.convert(network.model, verbose=runner.showing(), **arguments)
     report = fs.conversion_report(snn)
     run = {
         "network": network.name,
@@ -163,7 +195,8 @@ def measure(
         "image_size": network.image_size,
         "preprocessing": network.preprocessing,
         "converted": "Swish only" if FLAGS.swish_only else "all",
-        "relu": relu.name if converts_relu else None,
+        "relu": relu.name if takes_relu else None,
+        **_settings(),
     }
     distribution.check_same("network or data", json.dumps([run, FLAGS.batch_size, FLAGS.limit]))
     row = next((r for r in rows if r["run"] == run), None)
@@ -208,6 +241,34 @@ def measure(
     return row
 
 
+def _settings() -> dict[str, Any]:
+    """The settings of the conversion that are not the paper's."""
+    return {
+        name: FLAGS[name].value
+        for name in ("quality", "steps", "calibrate", "fold")
+        if FLAGS[name].value != FLAGS[name].default
+    }
+
+
+def _calibration_images(network: Network, source: imagenet.ImageSource) -> np.ndarray:
+    """--calibrate images of the data, at even distances, as the network takes them.
+
+    Raises:
+        ValueError: there are too few.
+    """
+    if FLAGS.calibrate > source.count:
+        raise ValueError(f"--calibrate={FLAGS.calibrate}: {source.name} has {source.count} images")
+    chosen = {number * source.count // FLAGS.calibrate for number in range(FLAGS.calibrate)}
+    prepare = PREPROCESSINGS[network.preprocessing]
+    samples = imagenet.stream(
+        source, lambda image: prepare(image, network.image_size), wanted=chosen.__contains__
+    )
+    images = [sample.image for sample in samples if sample.image is not None]
+    if not images:
+        raise ValueError(f"none of the images of {source.name} to calibrate on could be decoded")
+    return np.stack(images)
+
+
 def _summary(network: Network, report: ConversionReport, tally: Tally) -> dict[str, Any]:
     """What the table shows, in per cent and per image."""
     n = tally.images
@@ -244,11 +305,8 @@ def as_table(rows: list[dict[str, Any]]) -> str:
 
     lines = []
     for row in rows:
-        name = row["run"]["network"] + (
-            ", Swish only" if row["run"]["converted"] == "Swish only" else ""
-        )
         lines.append((
-            name, f"{row['images']:,}", f"{row['parameters'] / 1e6:.1f}M",
+            _name(row["run"]), f"{row['images']:,}", f"{row['parameters'] / 1e6:.1f}M",
             accuracy(row["ann_top1"], row["ann_top5"]), accuracy(row["snn_top1"], row["snn_top5"]),
             f"{row['agreement']:.2f}", row["fs_layers"], f"{row['neurons']:,}",
             f"{row['spikes_per_image']:,.0f}", f"{row['time_ratio']:.2f}",
@@ -278,6 +336,22 @@ def as_table(rows: list[dict[str, Any]]) -> str:
             " its ResNet50 is resnet50-v1.5-avgpool"
         )
     return "\n".join(text)
+
+
+def _name(run: dict[str, Any]) -> str:
+    """A network and everything that is not the paper's setting."""
+    parts = [run["network"]]
+    if run["converted"] == "Swish only":
+        parts.append("Swish only")
+    if run.get("calibrate"):
+        parts.append(f"calibrated on {run['calibrate']} images")
+    elif run.get("quality"):
+        parts.append(f"{run['quality']} sets, without data")
+    if run.get("steps"):
+        parts.append(f"K = {run['steps']}" if run.get("calibrate") else f"K <= {run['steps']}")
+    if run.get("fold"):
+        parts.append("folded")
+    return ", ".join(parts)
 
 
 def _read_rows(path: pathlib.Path) -> list[dict[str, Any]]:

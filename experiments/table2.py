@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 import fs_neurons as fs
 from experiments import paper, results, runner
-from experiments.plotting import ANN, PAPER, SNN, plt, save
+from experiments.plotting import ANN, SNN, plt, save
 from fs_neurons.analysis.evaluation import evaluate
 from fs_neurons.backend.distribution import ONE, Distribution, WorkerLostError
 from fs_neurons.data import datasets
@@ -162,41 +162,49 @@ def plot(rows: list[dict[str, Any]], data: str) -> plt.Figure:
     left.plot([r["snn"] for r in rows], at, "o", color=SNN, markersize=5, label="FS-neurons")
     right.barh(list(at), [r["spikes_per_neuron"] for r in rows], 0.5, color=SNN)
     for y, row in zip(at, rows, strict=True):
-        left.annotate(f"{row['ann']:.2f} → {row['snn']:.2f}", (row["ann"], y), (0, 7),
+        left.annotate(f"{row['ann']:.2f} → {row['snn']:.2f}", (row["ann"], y), (0, 9),
                       textcoords="offset points", ha="center", fontsize=7)  # fmt: skip
         right.text(
-            row["spikes_per_neuron"], y, f" {row['spikes_per_neuron']:.2f}", va="center", fontsize=7
-        )
+            row["spikes_per_neuron"] - 0.08, y, f"{row['spikes_per_neuron']:.2f}", va="center",
+            ha="right", color="white", fontsize=8,
+        )  # fmt: skip
     with_paper = [(y, r["paper"]) for y, r in zip(at, rows, strict=True) if r["paper"]]
     if with_paper:
         heights = [y for y, _ in with_paper]
-        marks = {
-            "marker": "|",
-            "linestyle": "",
-            "color": PAPER,
-            "markersize": 18,
-            "markeredgewidth": 2,
-        }
-        left.plot(
-            [p["snn"] for _, p in with_paper], heights, **marks, label="FS-neurons in the paper"
+        marks = {"marker": "|", "linestyle": "", "markersize": 14, "markeredgewidth": 2}
+        for key, color, label in (
+            ("ann", "#e8a0a3", "ANN in the paper"), ("snn", "#7fb0dc", "FS-neurons in the paper")
+        ):  # fmt: skip
+            left.plot([p[key] for _, p in with_paper], heights, **marks, color=color, label=label,
+                      zorder=1)  # fmt: skip
+        right.plot(
+            [p["spikes"] / p["neurons"] for _, p in with_paper], heights, **marks, color="#7fb0dc"
         )
-        right.plot([p["spikes"] / p["neurons"] for _, p in with_paper], heights, **marks)
     shown = [
-        v for r in rows for v in (r["ann"], r["snn"], *([r["paper"]["snn"]] if r["paper"] else []))
+        value
+        for r in rows
+        for value in (
+            r["ann"],
+            r["snn"],
+            *([r["paper"]["ann"], r["paper"]["snn"]] if r["paper"] else []),
+        )
     ]
     left.set(yticks=list(at), yticklabels=[_label(r) for r in rows], ylim=(-0.6, len(rows) - 0.3))
     left.set(
-        xlim=(min(shown) - 1, max(shown) + 1), xlabel="test accuracy (%)", title=f"Accuracy, {data}"
+        xlim=(min(shown) - 1, max(shown) + 1),
+        xlabel="test accuracy (%)",
+        title=f"Accuracy, {runner.title(data)}",
     )
     left.grid(axis="x", linewidth=0.3)
     right.set(xlabel="spikes per neuron and image", title="Spikes")
     right.set_xlim(0, 1.2 * max(r["spikes_per_neuron"] for r in rows))
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
 def _label(row: dict[str, Any]) -> str:
-    return row["network"] if row["converted"] == "ReLU" else f"{row['network']}\n{row['converted']}"
+    name = runner.title(row["network"]).removesuffix(", Swish")
+    return name if row["converted"] == "ReLU" else f"{name}\n{row['converted']}"
 
 
 def _networks(data: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ HEADINGS = {
     "snn_images_per_second": "FS images/s", "time_ratio": "time FS/ANN", "spikes_per_image": "spikes/image",
     "spikes_per_neuron": "spikes/neuron", "fs_layers": "FS layers", "mse": "mean squared error",
     "mse_in_main_region": "error in [−2, 2]", "mse_outside_main_region": "error outside [−2, 2]",
+    "mse_in_range": "error below α", "mse_outside_range": "error from α on",
     "logit_error": "error of logits", "accuracy": "accuracy %", "calibrated": "calibrated %",
     "calibrated_spikes_per_neuron": "calibrated: spikes/neuron", "alpha": "α", "Q": "bits Q",
     "ns_per_gate_input": "Nanoseconds per gate input", "ms_per_image": "milliseconds per image",
@@ -27,6 +28,23 @@ HEADINGS = {
     "gate_input": "gate input", "latency": "steps to the output", "conversion_seconds": "seconds to convert",
     "value": "",
 }  # fmt: skip
+# Method of a row -> its name.
+METHOD_NAMES = {
+    "exact": "exact fit",
+    "bptt": "the paper's method (BPTT)",
+    "paper": "paper's setting",
+    "layer": "range per layer",
+    "nearest": "+ rounding to nearest",
+    "channel": "+ range per channel",
+    "mean": "+ mean of each channel",
+    "deviation": "+ deviation of each channel",
+    "calibrated": "weights by least squares instead",
+    "refined": "+ all weights and ranges together",
+    "priced": "price of spikes",
+    "fitted": "fitted sets",
+    "finetuned": "fine-tuned",
+    "rate": "rate coding",
+}
 # Decimals that all numbers of a column have; where missing, as many as its smallest number needs.
 DECIMALS = {
     "ann": 2, "snn": 2, "difference": 2, "agreement": 2, "ann_top1": 2, "ann_top5": 2, "snn_top1": 2,
@@ -252,4 +270,4 @@ def shown(key: str, value: Any, decimals: int | None = None) -> str:
         return f"{value:,}".replace("-", "−") if key not in ("seed", "size") else str(value)
     if isinstance(value, (list, tuple)):
         return " ".join(shown(key, entry) for entry in value)
-    return str(value)
+    return METHOD_NAMES.get(value, str(value)) if key == "method" else str(value)

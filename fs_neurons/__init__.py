@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fs_neurons.registration import register_with_keras
 
 if TYPE_CHECKING:
-    from fs_neurons.analysis import compare, profile
+    from fs_neurons.analysis import compare, profile, summary
     from fs_neurons.calibration import input_statistics
     from fs_neurons.conversion import conversion_report, convert, export, verify
     from fs_neurons.fitting import fit
@@ -65,6 +65,7 @@ __all__ = [
     "relu_parameters",
     "shift_relu",
     "simulate",
+    "summary",
     "verify",
 ]
 
@@ -93,6 +94,7 @@ _ROOMS = {
     "relu_parameters": "neuron",
     "shift_relu": "neuron",
     "simulate": "simulation",
+    "summary": "analysis",
     "verify": "conversion",
 }
 _PARTS = {

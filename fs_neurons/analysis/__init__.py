@@ -3,6 +3,7 @@
 from fs_neurons.analysis.comparison import Comparison, SiteComparison, compare
 from fs_neurons.analysis.evaluation import Evaluation, evaluate
 from fs_neurons.analysis.profiling import EnergyModel, LayerProfile, Profile, profile
+from fs_neurons.analysis.summarizing import Summary, summary
 
 __all__ = [
     "Comparison",
@@ -11,7 +12,9 @@ __all__ = [
     "LayerProfile",
     "Profile",
     "SiteComparison",
+    "Summary",
     "compare",
     "evaluate",
     "profile",
+    "summary",
 ]

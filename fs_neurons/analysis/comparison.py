@@ -198,7 +198,7 @@ def compare(
         sums = sums + ops.convert_to_numpy(measured)[..., :count].sum(axis=-1, dtype=np.float64)
         alone = [_first(single(inputs, row), count) for row in rows]
         squares = squares + np.array([_squares(ann, outputs) for outputs in alone])
-        if _are_scores(ann):
+        if are_scores(ann):
             classes.append(np.stack([outputs[0].argmax(-1) for outputs in alone]))
         bar.add(count)
     assert pair is not None  # Batches has at least one
@@ -249,7 +249,8 @@ def _squares(ann: list[np.ndarray], outputs: list[np.ndarray]) -> np.ndarray:
     )
 
 
-def _are_scores(ann: list[np.ndarray]) -> bool:
+def are_scores(ann: list[np.ndarray]) -> bool:
+    """Whether outputs are one score per class."""
     return len(ann) == 1 and ann[0].ndim == 2 and ann[0].shape[1] > 1
 
 
@@ -261,7 +262,7 @@ def _accuracies(
     sites: int,
 ) -> list[float | None]:
     """Of the original, the converted network, and the original with each site alone converted."""
-    if not _are_scores(ann):
+    if not are_scores(ann):
         if labels is not None:
             raise ValueError(
                 "labels are for networks with one output of shape (images, classes); without them, the"

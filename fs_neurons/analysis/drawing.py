@@ -108,10 +108,12 @@ def draw_response(
     span: tuple[float, float],
     label: str = "f(x)",
 ) -> Figure:
-    """A function and its emulation (A), and T, h, d over time (B), as in Figures 2 to 4.
+    """A function, its emulation and the error (A), and T, h, d over time (B), as in Figures 2 to 4.
+
+    The mean squared error in a title is that inside the domain of the set.
 
     Args:
-        sets: title -> parameters, one row of panels each.
+        sets: title -> parameters, one block of panels each.
         function: as for `draw_neuron`.
         span: range of gate inputs.
         label: name of the function in the legend.
@@ -125,24 +127,70 @@ def draw_response(
     x = grid(span)
     target = None if function is None else _values(function, x)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 3.1 * len(sets)), layout="constrained")
-        panels = figure.subplots(len(sets), 2, squeeze=False)
-        for (title, parameters), (left, right) in zip(sets.items(), panels, strict=True):
+        figure = Figure(figsize=(9, 3.9 * len(sets)), layout="constrained")
+        blocks = figure.add_gridspec(len(sets), 1)
+        for block, (title, parameters) in zip(blocks, sets.items(), strict=True):
+            panels = block.subgridspec(2, 2, height_ratios=(5, 3))
+            response = figure.add_subplot(panels[:, 0] if target is None else panels[0, 0])
             y = ops.convert_to_numpy(neuron.response(x, parameters))
-            if target is not None:
-                left.plot(x, target, color=ANN, label=label)
-                title = f"{title}, mse {mean_squared_error(y, target):.2e}"
-            left.plot(x, y, color=SNN, linewidth=1, label=f"FS-neuron, K = {parameters.K}")
-            left.set(xlabel="gate input x", ylabel="output", title=f"A  {title}")
-            left.legend()
-            steps = np.arange(1, parameters.K + 1)
-            for key, marker in (("T", "o"), ("h", "s"), ("d", "^")):
-                values = getattr(parameters, key)
-                right.plot(steps, values, marker, ls="-", ms=4, lw=1, label=f"{key}(t)")
-            right.set(xlabel="time step t", title="B  parameters", xticks=_ticks(parameters.K))
-            right.axhline(0, color="#cccccc", linewidth=0.6, zorder=0)
-            right.legend()
+            if target is None:
+                response.set_xlabel("gate input x")
+            else:
+                response.plot(x, target, color=ANN, label=label)
+                residual = figure.add_subplot(panels[1, 0], sharex=response)
+                title = f"{title}: {_draw_error(residual, x, y - target, parameters)}"
+                response.tick_params(labelbottom=False)
+            response.plot(x, y, color=SNN, linewidth=1, label=f"FS-neuron, K = {parameters.K}")
+            response.set(ylabel="output", title=f"A  {title}")
+            response.legend()
+            _draw_parameters(figure, panels, parameters)
     return figure
+
+
+def _draw_error(axes: Any, x: np.ndarray, error: np.ndarray, parameters: FSParameters) -> str:
+    """The error of a response; says how large it is inside the domain, which sets the scale."""
+    low, high = parameters.domain
+    inside = (x >= low) & ((x < high) | (high == x[-1]))
+    axes.axhline(0, color=ANN, linewidth=0.8)
+    axes.plot(x, error, color=SNN, linewidth=0.8)
+    largest = float(np.abs(error[inside]).max(initial=0.0))
+    if largest > 0:
+        axes.set_ylim(-1.25 * largest, 1.25 * largest)
+    axes.set(xlabel="gate input x", ylabel="error")
+    where = ""
+    if high < x[-1]:
+        axes.axvline(high, color=PAPER, linestyle=":", linewidth=0.8)
+        where = f" for x < {high:g}"
+    if low > x[0]:
+        axes.axvline(low, color=PAPER, linestyle=":", linewidth=0.8)
+        where = f" for {low:g} ≤ x" + (f" < {high:g}" if where else "")
+    # In float64, as `mean_squared_error` has it.
+    return f"mean squared error {np.mean(error[inside].astype(np.float64) ** 2):.3g}{where}"
+
+
+def _draw_parameters(figure: Figure, panels: Any, parameters: FSParameters) -> None:
+    """T, h and d over time; h, which may reach further, apart, unless all three are the same."""
+    steps = np.arange(1, parameters.K + 1)
+    if np.array_equal(parameters.T, parameters.h) and np.array_equal(parameters.T, parameters.d):
+        groups: list[tuple[Any, dict[str, str]]] = [(panels[:, 1], {"T": "T(t) = h(t) = d(t)"})]
+    else:
+        groups = [(panels[0, 1], {"T": "T(t)", "d": "d(t)"}), (panels[1, 1], {"h": "h(t)"})]
+    looks = {"T": ("o", ANN), "d": ("^", SNN), "h": ("s", "#2b8a3e")}
+    for number, (place, curves) in enumerate(groups):
+        axes = figure.add_subplot(place)
+        for key, label in curves.items():
+            marker, color = looks[key]
+            values = getattr(parameters, key)
+            axes.plot(steps, values, marker, ls="-", ms=4, lw=1, color=color, label=label)
+        axes.axhline(0, color="#cccccc", linewidth=0.6, zorder=0)
+        axes.set_xticks(_ticks(parameters.K))
+        if number == 0:
+            axes.set_title("B  parameters")
+        if number == len(groups) - 1:
+            axes.set_xlabel("time step t")
+        else:
+            axes.tick_params(labelbottom=False)
+        axes.legend()
 
 
 def grid(span: tuple[float, float]) -> np.ndarray:

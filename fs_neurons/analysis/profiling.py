@@ -83,6 +83,34 @@ def profile(
     Warns:
         UserWarning: at some site more than 1 % of the gate inputs are outside its parameter set's domain.
     """
+    result = measured(
+        snn, images, batch_size, histogram_range, energy_model, verbose, distribution
+    )  # fmt: skip
+    outside = sites_outside(result.layers)
+    if outside:
+        listed = ", ".join(
+            f"{x.name!r} {100 * x.outside_share:.1f} % outside {x.parameters.describe_domain()}"
+            for x in outside[:5]
+        )
+        warnings.warn(
+            f"gate inputs outside the domain of their parameter set at {len(outside)} of"
+            f" {len(result.layers)} sites: {listed}{', ...' if len(outside) > 5 else ''}. Convert with"
+            f" {', or with '.join(range_advice(outside))}",
+            stacklevel=2,
+        )
+    return result
+
+
+def measured(
+    snn: keras.Model,
+    images: Any,
+    batch_size: int = 100,
+    histogram_range: tuple[float, float] | None = None,
+    energy_model: EnergyModel = HOROWITZ_45NM,
+    verbose: bool = False,
+    distribution: Distribution = ONE,
+) -> Profile:
+    """What `profile` gives, without its warning."""
     batches = Batches(snn, images, batch_size)
     network: Graph | None = None
     bar = keras.utils.Progbar(batches.images, verbose=int(verbose), unit_name="image")
@@ -115,7 +143,6 @@ def profile(
     for collector, *parts in zip(collectors, *states, strict=True):
         collector.restore([part for part in parts if part is not None])
     layers = tuple(site.finished() for site in sites)
-    _warn_of_outside(layers)
     macs = sum(multiply_accumulates(call) or 0 for call in network.calls)
     ends = [value.index for value in keras.tree.flatten(network.outputs)]
     return Profile(
@@ -133,25 +160,19 @@ def profile(
     )
 
 
-def _warn_of_outside(layers: Sequence[LayerProfile]) -> None:
-    outside = [layer for layer in layers if _share_outside(layer) > WARN_OUTSIDE]
-    if not outside:
-        return
-    listed = ", ".join(
-        f"{layer.name!r} {100 * layer.outside_share:.1f} % outside {layer.parameters.describe_domain()}"
-        for layer in outside[:5]
-    )
-    advice = dict.fromkeys(filter(None, map(_advice, outside)))
-    warnings.warn(
-        f"gate inputs outside the domain of their parameter set at {len(outside)} of"
-        f" {len(layers)} sites: {listed}{', ...' if len(outside) > 5 else ''}. Convert with"
-        f" {', or with '.join(['calibration_data=..., which fits each site to its inputs', *advice])}",
-        stacklevel=3,
-    )
+def sites_outside(sites: Sequence[LayerProfile]) -> list[LayerProfile]:
+    """The sites with more than `WARN_OUTSIDE` of their gate inputs outside the domain of their sets."""
+    return [site for site in sites if share_outside(site) > WARN_OUTSIDE]
 
 
-def _share_outside(layer: LayerProfile) -> float:
-    """Above its domain, a ReLU that saturates at its end does what it should."""
+def range_advice(sites: Sequence[LayerProfile]) -> list[str]:
+    """Arguments of `convert` for sites whose inputs are outside the domain of their sets."""
+    sets = dict.fromkeys(filter(None, map(_advice, sites)))
+    return ["calibration_data=..., which fits each site to its inputs", *sets]
+
+
+def share_outside(layer: LayerProfile) -> float:
+    """Share of gate inputs outside the domain; above it, a ReLU that saturates at its end does what it should."""
     saturates = re.fullmatch(r"relu\(max_value=(.+)\)", layer.activation)
     if saturates and np.all(float(saturates[1]) <= np.asarray(layer.parameters.domain[1])):
         return layer.below / layer.inputs.count

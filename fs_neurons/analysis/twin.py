@@ -13,6 +13,7 @@ from keras import layers
 from fs_neurons.network import ConversionError, Rewriter, Site, checked_sites, graph
 from fs_neurons.network.calls import Call
 from fs_neurons.network.graph import Graph
+from fs_neurons.network.splitting import parts_of_prelu, split_prelus
 
 
 class Probe(layers.Layer):
@@ -69,7 +70,8 @@ def paired(model: keras.Model, snn: keras.Model, inputs: Any = None) -> Pair:
             return None  # kept by the conversion
         return Probe(site.function, name=name, dtype=dtype)
 
-    original = graph.trace(Rewriter(replacement).rewrite(model), inputs)
+    split = split_prelus(model, lambda site: converted.issuperset(parts_of_prelu(site)))
+    original = graph.trace(Rewriter(replacement).rewrite(split), inputs)
     numbers: dict[Any, int] = {}
     probes = dict(_numbered(original, lambda call: isinstance(call.op, Probe), numbers))
     sites = dict(_numbered(spiking, lambda call: call.is_site, numbers))

@@ -1,4 +1,4 @@
-"""A progress bar with the name of what is at work."""
+"""A progress bar with the time left and the name of what is at work."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class Progress:
         filled = WIDTH * done // total
         bar = "=" * filled + "." * (WIDTH - filled)
         end = "\n" if done == total else ""
-        sys.stderr.write(
-            f"\r{done}/{total} [{bar}] {now - self._begin:.0f}s {name[:NAME]:{NAME}}{end}"
-        )
+        spent = now - self._begin
+        # As if all took the same time, which is what there is to say.
+        left = f", {spent * (total - done) / done:.0f}s left" if 0 < done < total else ""
+        text = f"{spent:.0f}s{left} {name[:NAME]}"
+        sys.stderr.write(f"\r{done}/{total} [{bar}] {text:{NAME + WIDTH}}{end}")
         sys.stderr.flush()

@@ -108,6 +108,8 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alpha", type=float, help="upper end of the range of FS-ReLU; default: 25"
     )
+    add_images(parser, limit=1000, default="none, so that nothing is measured")
+    add_labels(parser)
     add_allow_code(parser)
 
 
@@ -226,10 +228,11 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str, str]] 
 Replaces every activation of a trained network by FS-neurons, and prints which became what.
 
 MODEL is a .keras file, or one of the networks shipped with the package, such as digits/resnet8 or
-cifar10/resnet20. OUT is the .keras file to write; it loads again after `import fs_neurons`.
+cifar10/resnet20. OUT is the .keras file to write; it loads again after `import fs_neurons`. With --data it
+ends with a summary: accuracy before and after, spikes, what did not become spiking, and what to do next.
 
 examples:
-  fs-neurons convert digits/resnet8 snn.keras
+  fs-neurons convert digits/resnet8 snn.keras --data=digits
   fs-neurons convert model.keras snn.keras --quality=paper
   fs-neurons convert model.keras snn.keras --K=6 --alpha=10 --keep=sigmoid
   fs-neurons convert model.keras snn.keras --set=gelu=gelu_k12 --set=silu=mine.json"""),

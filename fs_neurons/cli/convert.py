@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 import keras
 
-from fs_neurons.cli.inputs import network
+from fs_neurons.analysis import summary
+from fs_neurons.cli.errors import UsageError, with_flags
+from fs_neurons.cli.inputs import images_and_labels, network
 from fs_neurons.conversion import conversion_report
 from fs_neurons.conversion import convert as convert_network
 from fs_neurons.files.models import save_model
@@ -17,7 +20,7 @@ K, ALPHA = 10, 25.0
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Converts and saves."""
+    """Converts and saves; with images, says how good the result is."""
     sets: dict[str, Any] = {}
     if parsed.K is not None or parsed.alpha is not None:
         sets["relu"] = relu_parameters(
@@ -25,7 +28,16 @@ def run(parsed: argparse.Namespace) -> None:
         )
     sets.update(parsed.set)
     model = network(parsed.model, parsed.allow_code)
-    write(convert_network(model, **choices(parsed), **sets), parsed.output)
+    if parsed.data is None and parsed.labels is not None:
+        raise UsageError(f"--labels={parsed.labels}: give the images as well, --data=FILE.npy")
+    measured_on = images_and_labels(parsed, model) if parsed.data is not None else None
+    snn = convert_network(model, **choices(parsed), **sets)
+    write(snn, parsed.output)
+    if measured_on is not None:
+        result = summary(
+            model, snn, *measured_on, batch_size=parsed.batch_size, verbose=sys.stderr.isatty()
+        )
+        print(f"\n{with_flags(str(result))}")
 
 
 def choices(parsed: argparse.Namespace) -> dict[str, Any]:

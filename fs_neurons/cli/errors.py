@@ -5,8 +5,17 @@ from __future__ import annotations
 import re
 from typing import Any
 
+
+def _calibrate(found: re.Match[str]) -> str:
+    return "fs-neurons calibrate MODEL OUT.keras" + (f" --steps={found[1]}" if found[1] else "")
+
+
 # What the package advises to pass in Python -> the flag.
 _ADVICE = (
+    (r"\bconvert\(model, calibration_data=\.\.\.(?:, steps=(\d+))?\)", _calibrate),
+    (r"\bfs\.compare\(model, snn, images\)", "fs-neurons compare MODEL SNN"),
+    (r"\bfs\.finetune\(", "in Python, fs.finetune("),
+    (r"\bkeep and keep_layers\b", "--keep and --keep_layers"),
     (r"register one, fs\.register\(.+?\)\)\), or ", ""),
     (r"(?:fs\.)?\b(?:convert|load_model)\((?:model|path), (.+?)\)", r"\1"),
     (r'\bunsupported="(\w+)"', r"--unsupported=\1"),

@@ -102,12 +102,21 @@ def add_sets(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_images(parser: argparse.ArgumentParser, limit: int | None = None) -> None:
-    """Where images come from, and how many."""
+def add_images(
+    parser: argparse.ArgumentParser,
+    limit: int | None = None,
+    default: str = "that of a shipped MODEL, else digits",
+) -> None:
+    """Where images come from, and how many.
+
+    Args:
+        parser: of a command.
+        limit: how many images are used where --limit is missing; None for all.
+        default: what --data is where it is missing, in words.
+    """
     parser.add_argument(
         "--data", default=None,
-        help=f"{', '.join(DATA_SETS)}, or a .npy file of images; default: that of a shipped MODEL,"
-        " else digits",
+        help=f"{', '.join(DATA_SETS)}, or a .npy file of images; default: {default}",
     )  # fmt: skip
     parser.add_argument(
         "--data_dir", default=None, metavar="FOLDER",

@@ -9,8 +9,8 @@
 
 A site is an `Activation` or `ReLU` layer (or a relative), an operation such as `keras.ops.relu(x)`, or the
 `activation=` argument of a dense or convolutional layer, which is split into the linear layer and a layer
-of FS-neurons. Weights are carried over unchanged; the input model is never touched. Max-pooling behind
-FS-ReLU is computed from its spikes: see layers/pooling.py.
+of FS-neurons. A PReLU with a slope for each channel becomes two ReLUs. Weights are carried over unchanged; the
+input model is never touched. Max-pooling behind FS-ReLU is computed from its spikes: see layers/pooling.py.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from fs_neurons.network.activations import base_name
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.rewriting import Rewriter
 from fs_neurons.network.sites import Site, checked_sites
+from fs_neurons.network.splitting import split_prelus
 from fs_neurons.network.structure import idle_layers
 from fs_neurons.neuron import FSParameters, NeuronParameters
 
@@ -96,19 +97,25 @@ def convert(
     Raises:
         ConversionError: a subclassed model, an unsupported activation, nothing to convert, or a model
             that was converted before.
-        TypeError, ValueError, FileNotFoundError: wrong arguments, or calibration data that holds
-            labels, NaN or too few images.
+        TypeError, ValueError, FileNotFoundError: wrong arguments, such as `steps` for the published sets, or
+            calibration data that holds labels, NaN or too few images.
     """
     calibrated = _calibration_settings(
         calibration_data, activations, steps=steps, granularity=granularity,
         spike_penalty=spike_penalty, target_spikes=target_spikes, correction=correction,
     )  # fmt: skip
+    if steps is not None and quality == "paper" and calibrated is None:
+        raise ValueError(
+            f"steps={steps} and quality='paper': the published sets have their own number of steps; give"
+            " calibration_data, another quality, or relu=relu_parameters(K, alpha)"
+        )
     if unsupported not in UNSUPPORTED:
         raise ValueError(f"unsupported must be 'raise', 'keep' or 'fit', got {unsupported!r}")
     for name, names in (("keep", keep), ("keep_layers", keep_layers)):
         if isinstance(names, str):
             raise TypeError(f"{name} must be a list of names, got {names!r}")
-    checked_sites(model)
+    kept = kept_sites(checked_sites(model), keep, keep_layers)
+    model = split_prelus(model, lambda site: site not in kept)
     idle = idle_layers(model)
     statistics = None if calibrated else statistics_of(model)  # folding loses them
     if fold_batch_norm:

@@ -13,6 +13,7 @@ from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.keras_internals import input_structure
 from fs_neurons.network.rewriting import Rewriter
 from fs_neurons.network.sites import Site, checked_sites
+from fs_neurons.network.splitting import split_prelus
 
 
 def verify(model: keras.Model, inputs: Any = None, tolerance: float = 1e-6) -> float:
@@ -38,7 +39,7 @@ def verify(model: keras.Model, inputs: Any = None, tolerance: float = 1e-6) -> f
         own: keras.layers.Layer = layers.Activation(site.function, name=name, dtype=dtype)
         return own
 
-    twin = Rewriter(replacement).rewrite(model)
+    twin = Rewriter(replacement).rewrite(split_prelus(model, lambda site: True))
     if inputs is None:
         inputs = random_inputs(model)
     worst = 0.0

@@ -63,7 +63,8 @@ class FSMaxPooling2D(layers.MaxPooling2D):
     Args:
         K: number of time steps of the FS-ReLU.
         alpha: upper end of its range.
-        pool_size, strides, padding, data_format: as for keras.layers.MaxPooling2D.
+        pool_size: height and width of the windows.
+        kwargs: of keras.layers.MaxPooling2D, such as strides, padding and data_format.
 
     Raises:
         ValueError: as `relu_parameters`, or float32 outputs of that FS-ReLU do not tell its spikes.

@@ -80,6 +80,15 @@ def activation_of(target: Any) -> Activation | None:
     return _of_function(target)
 
 
+def shared_slopes(prelu: layers.PReLU) -> np.ndarray | None:
+    """The slopes of a PReLU along its last axis, (channels,) or (1,); None if they differ along others."""
+    if not prelu.built:
+        return None
+    slopes = ops.convert_to_numpy(prelu.alpha)
+    rows = slopes.reshape(-1, slopes.shape[-1])
+    return rows[0] if (rows == rows[0]).all() else None
+
+
 def relu_of_maximum(arguments: list[Any]) -> bool:
     """Whether the arguments of keras.ops.maximum are one tensor and zero, so that it is a ReLU."""
     tensors = [x for x in arguments if isinstance(x, keras.KerasTensor)]
@@ -140,7 +149,11 @@ def _of_operation(op: keras.Operation) -> Activation | None:
             return Activation(_qualified(type(op)), function, convertible=False, reason=reason)
         return _of_someone_else(type(op), name, function)
     if isinstance(op, layers.PReLU):
-        reason = "its slopes are trained weights"
+        reason = (
+            "its slopes are trained weights that differ within a channel, or channels are not last"
+        )
+        if shared_slopes(op) is not None:
+            reason = "its slopes differ between channels: it becomes two ReLUs, of x and of -x"
         return Activation("prelu", function, convertible=False, reason=reason)
     name = canonical_name(name)
     if name not in keras_activations():

@@ -46,6 +46,7 @@ class Kind:
         scale_inputs, scale_outputs: (layer, one value per channel) -> values in a shape to multiply the
             first, or last, kernel with, to fold a scale in front of or behind the layer; None where a
             scale can't be folded.
+        digital: for a kind that is neither linear nor neurons, why it stays as it is among them.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Kind:
     macs: Callable[[Call], int | None] | None = geometry.none
     scale_inputs: Callable[[Any, np.ndarray], np.ndarray] | None = None
     scale_outputs: Callable[[Any, np.ndarray], np.ndarray] | None = None
+    digital: str = ""
 
 
 def _weighted(name: str, fan_out: Callable[[Call, Value], np.ndarray], **known: Any) -> Kind:
@@ -104,28 +106,44 @@ AVERAGE_POOLING = Kind(
     "average pooling", linear=True, spatial=True, additions=geometry.windows
 )  # fmt: skip
 GLOBAL_AVERAGE_POOLING = Kind("global average pooling", linear=True, spatial=True)
-MAX_POOLING = Kind("max pooling", spatial=True)
-GLOBAL_MAX_POOLING = Kind("global max pooling", spatial=True)
+MAX_POOLING = Kind(
+    "max pooling",
+    spatial=True,
+    digital="takes the maximum of values that are not spikes of FS-ReLU",
+)
+GLOBAL_MAX_POOLING = Kind(
+    "global max pooling", spatial=True, digital="takes the maximum of a whole feature map"
+)
 # Hands on spikes: a gate, which adds nothing.
 SPIKING_POOLING = Kind("max pooling of spikes", spatial=True, additions=geometry.nothing)
 SUM = Kind("sum", linear=True)
-PRODUCT = Kind("product", macs=geometry.product_macs)
+PRODUCT = Kind("product", macs=geometry.product_macs, digital="multiplies two tensors")
 # A product of matrices; linear where one of them is constant.
 CONTRACTION = Kind(
-    "contraction", fan_out=geometry.contraction_fan_out, macs=geometry.contraction_macs
-)
-DOT_ATTENTION = Kind("dot-product attention", macs=geometry.dot_attention_macs)
-ATTENTION = Kind("attention", fan_out=geometry.attention_fan_out, macs=geometry.attention_macs)
+    "contraction", fan_out=geometry.contraction_fan_out, macs=geometry.contraction_macs,
+    digital="multiplies two matrices",
+)  # fmt: skip
+DOT_ATTENTION = Kind(
+    "dot-product attention", macs=geometry.dot_attention_macs,
+    digital="multiplies queries, keys and values, and has a softmax",
+)  # fmt: skip
+ATTENTION = Kind(
+    "attention", fan_out=geometry.attention_fan_out, macs=geometry.attention_macs,
+    digital="multiplies queries, keys and values, and has a softmax",
+)  # fmt: skip
 RECURRENT = Kind(
-    "recurrent", fan_out=geometry.recurrent_fan_out, macs=geometry.recurrent_macs
+    "recurrent", fan_out=geometry.recurrent_fan_out, macs=geometry.recurrent_macs,
+    digital="hands a state from step to step",
 )  # fmt: skip
 LOOK_UP = Kind("look-up")
 # Normalises each image by its own mean or variance.
-IMAGE_NORMALIZATION = Kind("normalization of each image")
+IMAGE_NORMALIZATION = Kind(
+    "normalization of each image", digital="normalises each input by its own mean or variance"
+)
 # Applies an activation function and nothing else.
 ACTIVATION = Kind("activation")
 # Any other function without weights, entry by entry or along an axis.
-FUNCTION = Kind("function")
+FUNCTION = Kind("function", digital="is no activation function")
 NEURONS = Kind("FS-neurons")
 # Wraps a layer, which `unwrapped` gives.
 WRAPPER = Kind("wrapper")

@@ -89,7 +89,7 @@ def walk(model: keras.Model) -> Iterator[tuple[Any, Site]]:
     outputs = output_operations(model)
     taken = {part.name for part in parts_of(model)}
     for name, op in named_operations(model):
-        activation = _activation_at(op)
+        activation = activation_at(op)
         if activation is None or activation.stays:
             continue
         site_name = name
@@ -128,13 +128,29 @@ def checked_sites(model: Any) -> list[Site]:
     return sites
 
 
+def activation_at(op: Any) -> Activation | None:
+    """The activation that an operation applies to its input or, as an argument, to its output."""
+    if not isinstance(op, layers.Layer):
+        return _relu_by_maximum(op) or activation_of(op)
+    inner = unwrapped(op)
+    if isinstance(inner, (FSActivation, *ACTIVATIONS)):
+        return activation_of(inner)
+    if kind_of(inner).splittable:
+        return activation_of(inner.activation)
+    hidden = sorted({name for part in parts_of(op) for name in _hidden_activations(part)})
+    if not hidden:
+        return None
+    reason = f"inside a {type(op).__name__} layer, which can't be taken apart"
+    return Activation(", ".join(hidden), op, convertible=False, reason=reason)
+
+
 def unseen_layers(model: keras.Model) -> list[tuple[str, Any]]:
     """Name and layer of what may apply activations that nobody can see: Lambda layers, and layers and
     operations with a call() of their own. Those that have a site are not among them."""
     return [
         (name, op)
         for name, op in named_operations(model)
-        if _is_unseen(op) and _activation_at(op) is None
+        if _is_unseen(op) and activation_at(op) is None
     ]
 
 
@@ -151,22 +167,6 @@ def _is_unseen(op: Any) -> bool:
 def _is_inline(op: Any) -> bool:
     """Whether a site at this operation is its `activation=` argument."""
     return isinstance(op, layers.Layer) and not isinstance(unwrapped(op), ACTIVATIONS)
-
-
-def _activation_at(op: Any) -> Activation | None:
-    """The activation that an operation applies to its input or, as an argument, to its output."""
-    if not isinstance(op, layers.Layer):
-        return _relu_by_maximum(op) or activation_of(op)
-    inner = unwrapped(op)
-    if isinstance(inner, (FSActivation, *ACTIVATIONS)):
-        return activation_of(inner)
-    if kind_of(inner).splittable:
-        return activation_of(inner.activation)
-    hidden = sorted({name for part in parts_of(op) for name in _hidden_activations(part)})
-    if not hidden:
-        return None
-    reason = f"inside a {type(op).__name__} layer, which can't be taken apart"
-    return Activation(", ".join(hidden), op, convertible=False, reason=reason)
 
 
 def _relu_by_maximum(op: Any) -> Activation | None:

@@ -25,8 +25,21 @@ def test_the_function_is_drawn_beside():
     p = fs.relu_parameters(6, 10)
     labels = [line.get_label() for line in draw_neuron(p, 7.3, "relu").axes[2].lines]
     assert labels == ["f(x) = 7.3"]
-    left, right = draw_response({"bits": p}, "relu", (-2, 8), "ReLU").axes
-    assert "mse" in left.get_title(loc="left") and len(right.lines) == 4
+    x = np.linspace(-2, 12, 20_001, dtype=np.float32)
+    own = np.mean((np.maximum(x, 0) - plain_loop(x, p)[0])[x < 10] ** 2)
+    left, error, right = draw_response({"bits": p}, "relu", (-2, 12), "ReLU").axes
+    assert left.get_title(loc="left").endswith(f"mean squared error {own:.3g} for x < 10")
+    assert abs(error.get_ylim()[1]) == pytest.approx(1.25 * 10 / 64, rel=0.02)  # the step
+    assert right.lines[0].get_label() == "T(t) = h(t) = d(t)"
+
+
+def test_h_is_drawn_apart_from_T_and_d():
+    p = parameters.load("swish_k16_paper")
+    *_, above, below = draw_response({"published": p}, "silu", (-8, 12)).axes
+    drawn = {line.get_label(): line.get_ydata() for axes in (above, below) for line in axes.lines}
+    assert [line.get_label() for line in above.lines[:2]] == ["T(t)", "d(t)"]
+    for key in "Thd":
+        np.testing.assert_array_equal(drawn[f"{key}(t)"], getattr(p, key))
 
 
 def test_drawing_leaves_the_style_of_others_alone():

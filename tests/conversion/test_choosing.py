@@ -247,8 +247,9 @@ def test_what_convert_fits_is_as_good_as_it_says(monkeypatch):
 def test_what_can_not_be_fitted_is_refused():
     with pytest.raises(fs.ConversionError, match="sparsemax"):
         fs.convert(dense(keras.activations.sparsemax), unsupported="fit")
+    per_neuron = keras.Sequential([keras.Input((4, 3)), layers.PReLU("uniform")])
     with pytest.raises(fs.ConversionError, match="trained weights"):
-        fs.convert(dense(layers.PReLU()), unsupported="fit")
+        fs.convert(per_neuron, unsupported="fit")
 
 
 @pytest.mark.parametrize("largest", [0, 1e-45])

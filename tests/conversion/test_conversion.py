@@ -369,7 +369,7 @@ def test_an_activation_without_a_set_is_refused_by_name_or_kept():
         (layers.Bidirectional(layers.GRU(3, return_sequences=True), name="mine"), "Bidirectional"),
         (Block(name="mine"), "Block"),
         (OwnDense(3, activation="relu", name="mine"), "OwnDense"),
-        (layers.PReLU(name="mine"), "trained weights"),
+        (layers.PReLU("uniform", name="mine"), "trained weights"),
     ],
 )
 def test_activations_inside_a_layer_are_refused_or_kept(layer, name):

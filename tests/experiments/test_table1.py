@@ -51,6 +51,27 @@ def test_a_saved_model_is_measured_and_a_run_is_continued(data, tmp_path):
     assert both["rows"][1]["neurons"] == 4 * 30 * 30 and both["rows"][0] == whole["rows"][0]
 
 
+def test_other_settings_have_rows_of_their_own(data, tmp_path):
+    whole = tmp_path / "table1.json"
+    whole.write_text("the paper's setting")
+
+    def table(*flags):
+        printed = run("table1", f"--data={data}", f"--model={data}/mine.keras", "--preprocessing=tf",
+                      "--limit=3", "--verbosity=-1", f"--output_dir={tmp_path}", *flags)  # fmt: skip
+        result = json.loads((tmp_path / "table1_other_settings.json").read_text())
+        return printed, [row["run"] for row in result["rows"]]
+
+    printed, runs = table("--quality=accurate", "--steps=16", "--fold")
+    assert "mine, accurate sets, without data, K <= 16, folded" in printed
+    assert [(r["quality"], r["steps"], r["fold"], r["relu"]) for r in runs] == [
+        ("accurate", 16, True, None)
+    ]
+    printed, runs = table("--calibrate=6", "--steps=5")
+    assert "mine, calibrated on 6 images, K = 5" in printed
+    assert len(runs) == 2 and runs[1]["calibrate"] == 6 and "quality" not in runs[1]
+    assert whole.read_text() == "the paper's setting"
+
+
 @pytest.mark.long
 def test_random_weights_stay_out_of_the_table(data, tmp_path):
     printed = run("table1", f"--data={data}", "--model=resnet50", "--image_size=32",
@@ -66,6 +87,8 @@ def test_random_weights_stay_out_of_the_table(data, tmp_path):
     [
         (["--model=a,b", "--checkpoint=c"], "one --model"),
         (["--model=efficientnet-b0", "--checkpoint=/none"], "no checkpoint /none"),
+        (["--steps=5"], "--quality=accurate"),
+        (["--calibrate=5", "--strategy=mirrored"], "one device"),
     ],
 )
 def test_wrong_flags_are_refused_in_a_line(data, flags, message, tmp_path):

@@ -53,6 +53,17 @@ def test_the_wheel_holds_parameters_weights_types_and_licence(built):
     assert not any(name.startswith(("tests/", "experiments/")) for name in names)
 
 
+@pytest.mark.parametrize("url", ["", "https://example.org/fs_neurons"])
+def test_the_page_of_a_package_index_has_no_relative_address(url):
+    result = subprocess.run(
+        [sys.executable, "setup.py", "--long-description"],
+        cwd=ROOT, env={**os.environ, "REPOSITORY_URL": url}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    targets = re.findall(r"\]\(([^)]+)\)", result.stdout)
+    assert targets and all(target.startswith("https://") for target in targets)
+    assert ("raw/main/results/schematic.png" in result.stdout) == bool(url)
+
+
 @pytest.mark.long
 def test_an_installed_package_works_away_from_the_source(built, tmp_path):
     with zipfile.ZipFile(built[0]) as wheel:

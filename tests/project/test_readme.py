@@ -1,6 +1,7 @@
 """README and docs: every Python block and fs-neurons line runs, every link, target and script is there."""
 
 import functools
+import importlib
 import json
 import re
 import shlex
@@ -10,6 +11,7 @@ import matplotlib
 import pytest
 from conftest import ROOT
 
+import fs_neurons as fs
 from fs_neurons import cli
 from fs_neurons.calibration import calibrator
 from fs_neurons.neuron import sets as parameters
@@ -41,12 +43,18 @@ def smaller_networks(monkeypatch):
 # Pages that show what happens with ranges that are too small.
 @pytest.mark.filterwarnings("ignore:outside what their parameters cover")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch, smaller_networks):
+def test_python_blocks_run_one_after_the_other(
+    page, tmp_path, monkeypatch, capsys, smaller_networks
+):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
     names: dict = {}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), names)
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    if page == PAGES[0]:  # README, which shows what it prints
+        (shown,) = blocks(page, "text")
+        assert shown and set(shown.splitlines()) <= set(printed)
 
 
 def test_the_pages_have_blocks():
@@ -89,6 +97,14 @@ def test_links_targets_and_scripts_exist(page):
         assert all(word in targets for word in words if "=" not in word and word != "help"), line
     for module in re.findall(r"python -m experiments\.(\w+)", text):
         assert (ROOT / "experiments" / f"{module}.py").exists(), module
+
+
+def test_the_api_reference_has_every_public_name():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    named = re.findall(r"^::: (fs_neurons\.[\w.]+)\.(\w+)$", text, re.M)
+    assert set(fs.__all__) <= {name for _, name in named}
+    for module, name in named:
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
 
 
 def test_tables_of_the_conversion_guide_name_shipped_sets():
