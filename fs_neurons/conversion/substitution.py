@@ -97,18 +97,13 @@ def convert(
     Raises:
         ConversionError: a subclassed model, an unsupported activation, nothing to convert, or a model
             that was converted before.
-        TypeError, ValueError, FileNotFoundError: wrong arguments, such as `steps` for the published sets, or
-            calibration data that holds labels, NaN or too few images.
+        TypeError, ValueError, FileNotFoundError: wrong arguments, or calibration data that holds
+            labels, NaN or too few images.
     """
     calibrated = _calibration_settings(
         calibration_data, activations, steps=steps, granularity=granularity,
         spike_penalty=spike_penalty, target_spikes=target_spikes, correction=correction,
     )  # fmt: skip
-    if steps is not None and quality == "paper" and calibrated is None:
-        raise ValueError(
-            f"steps={steps} and quality='paper': the published sets have their own number of steps; give"
-            " calibration_data, another quality, or relu=relu_parameters(K, alpha)"
-        )
     if unsupported not in UNSUPPORTED:
         raise ValueError(f"unsupported must be 'raise', 'keep' or 'fit', got {unsupported!r}")
     for name, names in (("keep", keep), ("keep_layers", keep_layers)):
