@@ -129,8 +129,8 @@ def draw_response(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.9 * len(sets)), layout="constrained")
         blocks = figure.add_gridspec(len(sets), 1)
-        for block, (title, parameters) in zip(blocks, sets.items(), strict=True):
-            panels = block.subgridspec(2, 2, height_ratios=(5, 3))
+        for row, (title, parameters) in enumerate(sets.items()):
+            panels = blocks[row].subgridspec(2, 2, height_ratios=(5, 3))
             response = figure.add_subplot(panels[:, 0] if target is None else panels[0, 0])
             y = ops.convert_to_numpy(neuron.response(x, parameters))
             if target is None:
