@@ -117,7 +117,7 @@ def time_row(row: str) -> dict[str, dict[str, Any]]:
         _show(f"{rounds} rounds, seconds", times)
         for name, value in figures.items():
             print(f"{name}: {value:.3f}\n", flush=True)
-        found = {"seconds": times, **_memory({title: peak})}
+        found: dict[str, dict[str, Any]] = {"seconds": times, **_memory({title: peak})}
         return {**found, "figures": figures} if figures else found
     if row == "profile":
         times = time_profile(FLAGS.rounds)

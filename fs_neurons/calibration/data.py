@@ -65,8 +65,8 @@ def batches(inputs: Inputs, size: int) -> list[Inputs]:
 
 def _parts(model: keras.Model, data: Any, inputs: int) -> Iterator[Any]:
     whole = _is_array(data) or (
-        inputs > 1 and isinstance(data, (list, tuple, Mapping)) and len(data) == inputs
-        and all(map(_is_array, keras.tree.flatten(data)))
+        inputs > 1 and isinstance(data, (list, tuple, Mapping))
+        and len(keras.tree.flatten(data)) == inputs and all(map(_is_array, keras.tree.flatten(data)))
     )  # fmt: skip
     if not whole and (
         isinstance(data, (str, bytes, tuple, Mapping)) or not isinstance(data, Iterable)

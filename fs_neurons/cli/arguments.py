@@ -195,7 +195,7 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--effort", type=at_least(1), metavar="N",
-        help="evaluations, or gradient steps for bptt; default: 1,000,000 or 2,000",
+        help="evaluations, or gradient steps for bptt; default: 2,000,000 or 2,000",
     )  # fmt: skip
     parser.add_argument(
         "--seed", type=at_least(0), default=0, help="of starts and moves; default: 0"

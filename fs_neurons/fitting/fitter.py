@@ -36,8 +36,8 @@ from fs_neurons.fitting.settling import settled
 from fs_neurons.fitting.staircase import MAX_STEPS
 from fs_neurons.neuron import FSParameters
 
-# Half a minute on one slow core, so that the default time budget does not decide.
-EFFORT = {"exact": 1_000_000, "bptt": 2_000}
+# For K = 16, 15 seconds on one core: well within the default time budget on a slow one, too.
+EFFORT = {"exact": 2_000_000, "bptt": 2_000}
 MAX_BITS = 24  # more than a float32 can represent
 # Weight of either side beyond the domain, against that of the domain, equal for every factor of two.
 DEFAULT_GUARD = 0.05
@@ -82,7 +82,7 @@ def fit(
             either side, where the domain has 1; True means 0.05.
         starts: sets of K steps to start from, besides random ones; for the exact method.
         method: "exact", or "bptt" for the paper's backpropagation through time.
-        effort: evaluations of the objective (exact, 1,000,000 when missing) or gradient steps of
+        effort: evaluations of the objective (exact, 2,000,000 when missing) or gradient steps of
             100 neurons trained at once (bptt, 2,000 when missing).
         seed: of random starts and moves.
         time_budget: in seconds, not counting the compilation when it is used for the first time.

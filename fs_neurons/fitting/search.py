@@ -18,13 +18,28 @@ from fs_neurons.fitting.portable import logarithm, new_random, uniform
 from fs_neurons.fitting.problem import Problem
 from fs_neurons.fitting.staircase import MAX_INTERVALS, new_staircase, objective, snap
 
-# Shares of the evaluations; what is left polishes the winner.
-POOL_SHARE, CHAINS_SHARE, FINALISTS_SHARE = 0.05, 0.5, 0.4
-CHAINS, FINALISTS = 6, 2
-# Temperatures: differences of the logarithm of the objective.
-HOT, REHEATED, COLD = 0.1, 0.03, 0.0005
+
+class Round(NamedTuple):
+    """Annealing of the best states found so far, each from the same temperature.
+
+    Attributes:
+        share: of all evaluations.
+        states: how many, fewer where there would be less than CHUNK evaluations for each.
+        hot: temperature at the start, a difference of the logarithm of the objective.
+    """
+
+    share: float
+    states: int
+    hot: float
+
+
+# Many short ones first: which valley a search ends in decides more than how long it goes on there.
+ROUNDS = (Round(0.5, 12, 0.1), Round(0.4, 4, 0.03))
+# What is left polishes the winner.
+POOL_SHARE, POLISH_SHARE = 0.05, 0.05
+COLD = 0.0005  # the temperature at the end of each round
 DESCENT, POOL_RATE, POLISH_RATES = 300, 0.1, (0.02, 0.005, 0.001)
-# Evaluations after which a search reports, about 0.1 s.
+# Evaluations after which a search reports, about 0.05 s.
 CHUNK = 5000
 
 MOMENTUM, SQUARES, TINY = 0.9, 0.99, 1e-12  # Adam
@@ -145,13 +160,13 @@ def prepare(problem: Problem) -> None:
     evaluate(problem, state)
     coarse_to_fine(problem, state.T, state.h, random)
     descend(problem, state, 1, POOL_RATE)
-    anneal(problem, state, state.copy(), 1, HOT, COLD, random)
+    anneal(problem, state, state.copy(), 1, COLD, COLD, random)
 
 
 def search(
     problem: Problem, K: int, starts: list[State], effort: int, random: np.ndarray
 ) -> Iterator[tuple[int, State]]:
-    """Searches in four stages: descents from many starts, annealing, annealing again, polish.
+    """Descents from many starts, rounds of annealing that leave fewer and fewer states, and polish.
 
     On a grid, half of the effort first goes into a search without grid.
 
@@ -187,26 +202,25 @@ def search(
         evaluate(free, state)
         descend(free, state, DESCENT, POOL_RATE)
         evaluate(problem, state)
-        pool = sorted([*pool, state], key=_loss)[:CHAINS]
+        pool = sorted([*pool, state], key=_loss)[: ROUNDS[0].states]
         done += DESCENT
         yield done, pool[0]
 
-    for share, size, hot in (
-        (CHAINS_SHARE, CHAINS, HOT),
-        (FINALISTS_SHARE, FINALISTS, REHEATED),
-    ):
+    for share, states, hot in ROUNDS:
         results: list[State] = []
-        pool = pool[:size]
+        evaluations = int(effort * share)
+        pool = pool[: min(states, max(1, evaluations // CHUNK))]
+        each = evaluations // len(pool)
         for i, state in enumerate(pool):
             best = state.copy()
-            for _ in _annealing(problem, state, best, int(effort * share) // size, hot, random):
+            for _ in _annealing(problem, state, best, each, hot, random):
                 done += CHUNK
                 yield done, min([*pool[i:], *results, best], key=_loss)
             results.append(best)
         pool = sorted(results, key=_loss)
 
     best = pool[0]
-    polish = int(effort * (1.0 - POOL_SHARE - CHAINS_SHARE - FINALISTS_SHARE))
+    polish = int(effort * POLISH_SHARE)
     for rate in POLISH_RATES if problem.step == 0.0 else ():
         descend(problem, best, min(polish // 6, CHUNK), rate)
     for _ in _annealing(problem, best.copy(), best, polish // 2, COLD, random):
