@@ -45,6 +45,7 @@ def test_the_split_network_has_the_same_values(tmp_path):
     np.testing.assert_array_equal(values(loaded), values(split))
 
 
+@pytest.mark.filterwarnings("ignore:left as they are in model")
 @pytest.mark.parametrize("fold", [False, True])
 def test_it_is_converted_site_by_site(fold, tmp_path):
     model = network()

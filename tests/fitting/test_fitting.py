@@ -256,11 +256,21 @@ def test_resets_are_no_larger_than_they_need_be():
     """The last reset changes nothing, and large ones often the same as small ones."""
     problem = problem_of()
     found = load("swish_k16")
-    state = search.new_state(found.T, found.h)
+    x = np.linspace(-8, 12, 100_001)
+    h = found.h.copy()
+    h[-1] = 100.0
+    for t in range(found.K - 1):
+        larger = h.copy()
+        larger[t] *= 4
+        responses = (
+            respond(x, FSParameters(found.T, resets, found.d))[0] for resets in (h, larger)
+        )
+        h = larger if np.array_equal(*responses) else h
+    assert (h != found.h).sum() > 1
+    state = search.new_state(found.T, h)
     search.evaluate(problem, state)
     smaller = settling.settled(state, problem)
     assert np.abs(state.h).max() > 90 and np.abs(smaller.h).max() < 30
-    x = np.linspace(-8, 12, 100_001)
     before, after = (FSParameters(s.T, s.h, s.d) for s in (state, smaller))
     assert np.array_equal(respond(x, before)[0], respond(x, after)[0])
     beyond = np.linspace(12, 1000, 100_001)

@@ -53,6 +53,7 @@ def test_in_a_compiled_function_that_gives_the_counts(snn):
     )
 
 
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
 @pytest.mark.parametrize("compiled_before", [False, True])
 def test_compiled_functions_are_recorded_too(snn, compiled_before):
     run = compiled(lambda x: snn(x, training=False))
@@ -99,6 +100,7 @@ def test_a_block_without_fs_layers_says_what_to_call():
         layers.Dense(2)(X)
 
 
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="traces by tf.data")
 def test_layers_that_are_only_traced_are_told(snn):
     import tensorflow as tf

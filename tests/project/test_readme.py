@@ -14,6 +14,7 @@ from conftest import ROOT
 import fs_neurons as fs
 from fs_neurons import cli
 from fs_neurons.calibration import calibrator
+from fs_neurons.data import datasets
 from fs_neurons.neuron import sets as parameters
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,13 +32,17 @@ def untouched_registry(monkeypatch):
 
 @pytest.fixture
 def smaller_networks(monkeypatch):
-    """What the blocks show does not depend on the depth of EfficientNet, nor on the last adjustment."""
+    """What the blocks show does not depend on the depth of EfficientNet, the last adjustment or the number of images."""
     from keras.src.applications.efficientnet import EfficientNet
 
     shallow = functools.partial(EfficientNet, 0.25, 0.1, 32)
     monkeypatch.setattr(keras.applications, "EfficientNetB0", shallow)
     # Adjusting all weights together takes longest; it is tested for its own.
     monkeypatch.setattr(calibrator, "refine_network", lambda *_: False)
+    take = datasets.Dataset.take
+    monkeypatch.setattr(
+        datasets.Dataset, "take", lambda self, limit: take(self, min(limit or 100, 100))
+    )
 
 
 # Pages that show what happens with ranges that are too small.
