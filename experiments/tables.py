@@ -26,7 +26,8 @@ HEADINGS = {
     "first_call_seconds": "First calls, seconds", "ratio_spread": "quartiles of the ratio",
     "fs": "FS-neurons", "rate": "Rate coding after each step", "published": "Published elsewhere",
     "gate_input": "gate input", "latency": "steps to the output", "conversion_seconds": "seconds to convert",
-    "value": "",
+    "probe": "accuracy of the probe %", "probe_original": "accuracy of the probe on the original %",
+    "probe_images": "images of the probe, training and test", "label": "converted", "value": "",
 }  # fmt: skip
 # Method of a row -> its name.
 METHOD_NAMES = {
@@ -51,12 +52,12 @@ DECIMALS = {
     "snn_top5": 2, "accuracy": 2, "calibrated": 2, "spikes_per_neuron": 2,
     "calibrated_spikes_per_neuron": 2, "mean_spikes": 2, "time_ratio": 2, "ratio": 2, "spikes_per_image": 0,
     "ann_images_per_second": 0, "snn_images_per_second": 0, "alpha": 1, "conversion_seconds": 0,
-    "learning_rate": 3, "label_share": 1, "target_spikes": 2, "minutes": 0,
+    "probe": 2, "probe_original": 2, "feature_error": 2, "median_feature_error": 2, "learning_rate": 3, "label_share": 1, "target_spikes": 2, "minutes": 0,
 }  # fmt: skip
 MOST_DECIMALS = 5
 # Names that the paper's figures have, where they differ from those of the measured ones.
 PAPER_KEYS = {"spikes": "spikes_per_image", "layers": "fs_layers"}
-HIDDEN = ("tally", "sha256", "command")
+HIDDEN = ("tally", "sha256", "command", "fingerprint")
 SIGNED = ("difference",)
 # By which rows are sorted, where they have them; others stay in the order of the result.
 SORTED_BY = ("run", "network", "converted", "method", "code", "K", "Q", "steps")
@@ -119,7 +120,31 @@ def _tables(key: str, value: Any, title: str) -> list[Table]:
             if not _is_fact(entry):
                 tables += _tables(name, entry, f"{title}: {heading(name)}")
         return tables
-    return [table([flat(row) for row in in_order(value)], title)]
+    rows = in_order(value)
+    nested = [k for k in dict.fromkeys(k for row in rows for k in row) if _is_nested(rows, k)]
+    plain = [{k: v for k, v in row.items() if k not in nested} for row in rows]
+    further = [_across(rows, k) for k in nested]
+    return [table([flat(row) for row in plain], title), *further]
+
+
+def _is_nested(rows: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Whether a key holds a list of named values, such as the error of each block."""
+    lists = [row.get(key) for row in rows]
+    return all(isinstance(entries, list) for entries in lists) and all(
+        isinstance(entry, Mapping) and len(entry) == 2 for entries in lists for entry in entries
+    )
+
+
+def _across(rows: Sequence[Mapping[str, Any]], key: str) -> Table:
+    """Named values inside of rows: a row per name, a column per row, headed by the first entry of that."""
+    cells: dict[Any, dict[str, Any]] = {}
+    for number, row in enumerate(rows):
+        for entry in row[key]:
+            (what, name), (_, value) = entry.items()
+            cells.setdefault(name, {what: name})[str(number)] = value
+    result = table(list(cells.values()), _capital(heading(key)))
+    headings = [result.columns[0].heading, *(str(next(iter(row.values()))) for row in rows)]
+    return dataclasses.replace(result, columns=[Column(text, False) for text in headings])
 
 
 def _is_fact(value: Any) -> bool:

@@ -84,6 +84,20 @@ def test_nothing_nested_is_shown_as_json():
     assert [cell.text for cell in found[2].rows[0]] == ["1.0", "3.0"]
 
 
+def test_named_values_inside_of_rows_are_a_table_of_their_own():
+    rows = [
+        {"label": label, "error": error, "blocks": [{"layer": "a", "error": error}, {"layer": "b", "error": 0.5}]}
+        for label, error in (("published", 0.25), ("fitted", 0.125))
+    ]  # fmt: skip
+    _, (plain, blocks) = tables.content({**MADE_BY, "rows": rows})
+    assert [c.heading for c in plain.columns] == ["converted", "error"]
+    assert blocks.title == "Blocks"
+    assert [c.heading for c in blocks.columns] == ["layer", "published", "fitted"]
+    assert [[cell.text for cell in row] for row in blocks.rows] == [
+        ["a", "0.25", "0.12"], ["b", "0.50", "0.50"],
+    ]  # fmt: skip
+
+
 def test_the_page_is_whole_and_escaped(tmp_path):
     results.write_json(tmp_path / "table2.json", {**MADE_BY, "rows": [{**ROW, "converted": "x"}]})
     results.write_json(tmp_path / "something_new.json", {**MADE_BY, "rows": [{"a": 1}]})

@@ -55,9 +55,14 @@ def test_other_settings_have_rows_of_their_own(data, tmp_path, monkeypatch):
     monkeypatch.setattr("fs_neurons.calibration.data.MIN_IMAGES", 6)
     whole = tmp_path / "table1.json"
     whole.write_text("the paper's setting")
+    more = tmp_path / "more" / "val" / wnids()[0]
+    more.mkdir(parents=True)
+    for number in range(20):
+        picture = Image.fromarray(RANDOM.integers(0, 256, (40, 50, 3), np.uint8))
+        picture.save(more / f"{number}.JPEG")
 
     def table(*flags):
-        printed = run("table1", f"--data={data}", f"--model={data}/mine.keras", "--preprocessing=tf",
+        printed = run("table1", f"--data={more.parents[1]}", f"--model={data}/mine.keras", "--preprocessing=tf",
                       "--limit=3", "--verbosity=-1", f"--output_dir={tmp_path}", *flags)  # fmt: skip
         result = json.loads((tmp_path / "table1_other_settings.json").read_text())
         return printed, [row["run"] for row in result["rows"]]
@@ -67,9 +72,9 @@ def test_other_settings_have_rows_of_their_own(data, tmp_path, monkeypatch):
     assert [(r["quality"], r["steps"], r["fold"], r["relu"]) for r in runs] == [
         ("accurate", 16, True, None)
     ]
-    printed, runs = table("--calibrate=6", "--steps=5")
-    assert "mine, calibrated on 6 images, K = 5" in printed
-    assert len(runs) == 2 and runs[1]["calibrate"] == 6 and "quality" not in runs[1]
+    printed, runs = table("--calibrate=16", "--steps=8")
+    assert "mine, calibrated on 16 images, K = 8" in printed
+    assert len(runs) == 2 and runs[1]["calibrate"] == 16 and "quality" not in runs[1]
     assert whole.read_text() == "the paper's setting"
 
 
@@ -89,9 +94,11 @@ def test_random_weights_stay_out_of_the_table(data, tmp_path):
         (["--model=a,b", "--checkpoint=c"], "one --model"),
         (["--model=efficientnet-b0", "--checkpoint=/none"], "no checkpoint /none"),
         (["--steps=5"], "--quality=accurate"),
+        (["--calibrate=10"], "has 9 images"),
         (["--calibrate=5", "--strategy=mirrored"], "one device"),
     ],
 )
 def test_wrong_flags_are_refused_in_a_line(data, flags, message, tmp_path):
-    out = run("table1", *flags, f"--data={data}", f"--output_dir={tmp_path}", expect=1)
+    given = [f"--model={data}/mine.keras", "--preprocessing=tf", f"--data={data}"]
+    out = run("table1", *given, *flags, f"--output_dir={tmp_path}", expect=1)
     assert message in out

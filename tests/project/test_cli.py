@@ -54,6 +54,19 @@ def test_convert_and_profile_give_what_the_package_gives(call, tmp_path):
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_convert_with_images_ends_with_a_summary(call, tmp_path):
+    code, printed, _ = call("convert digits/resnet8 snn.keras --data=digits --limit=50")
+    model = models.pretrained("resnet8", "digits")
+    test = datasets.load("digits", "test").take(50)
+    images = keras.ops.convert_to_numpy(datasets.standardise(test.images))
+    snn = keras.models.load_model(tmp_path / "snn.keras")
+    expected = str(fs.summary(model, snn, images, test.labels)).partition("what to do next")[0]
+    assert code == OK and expected in printed
+    assert "fs-neurons calibrate MODEL OUT.keras --steps=4" in printed
+    code, _, said = call("convert digits/resnet8 snn.keras --labels=labels.npy")
+    assert code == WRONG_USAGE and "--data=FILE.npy" in said
+
+
 def test_flags_of_one_call_are_forgotten_by_the_next(call):
     assert "relu_k6" in call("convert digits/resnet8 a.keras --K=6")[1]
     assert "relu_k10_alpha25" in call("convert digits/resnet8 a.keras --quality=paper")[1]
