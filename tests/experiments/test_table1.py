@@ -51,8 +51,7 @@ def test_a_saved_model_is_measured_and_a_run_is_continued(data, tmp_path):
     assert both["rows"][1]["neurons"] == 4 * 30 * 30 and both["rows"][0] == whole["rows"][0]
 
 
-def test_other_settings_have_rows_of_their_own(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("fs_neurons.calibration.data.MIN_IMAGES", 6)
+def test_other_settings_have_rows_of_their_own(data, tmp_path):
     whole = tmp_path / "table1.json"
     whole.write_text("the paper's setting")
     more = tmp_path / "more" / "val" / wnids()[0]
