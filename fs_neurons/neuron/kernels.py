@@ -304,7 +304,7 @@ def _rounded(x: Any, parameters: FSParameters, scale: Any) -> Any:
     exact = isinstance(scale, int) and np.frexp(p.h[-1])[0] == 0.5
     code = x * (np.float32(1 if exact else 1 + 2.0**-23) / step)
     if p.rounding == "nearest":
-        code = code + np.float32(0.5)
+        code = code + np.full(1, 0.5, np.float32)  # tf2onnx takes no scalar here
     return element_wise(Code(2**p.K - 1), code) * step
 
 
