@@ -54,7 +54,7 @@ def _convolutions(
             found.append((taker, factor.ravel()))
             continue
         here = factor
-        if taker.op_type == "Transpose":
+        if taker.op_type == "Transpose" and len(attributes(taker).get("perm", ())) == RANK:
             here = np.transpose(factor, attributes(taker)["perm"])
         elif not (taker.op_type in _PASSED or pads_with_zeros(graph, taker)):
             return None
