@@ -28,7 +28,7 @@ from fs_neurons.neuron.parameters import FSParameters
 from fs_neurons.neuron.staircase import Steps, steps_of
 
 # Of a large lookup, for a set that has breakpoints far outside, only few cells are ever needed.
-MOST_CELLS = 2**20
+MOST_CELLS = 2**21
 # Cells between the outer breakpoints of the coarsest lookup.
 FEWEST_CELLS = 16
 # Steps that are narrower than this part of the domain are left out.
