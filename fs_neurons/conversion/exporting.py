@@ -132,6 +132,7 @@ def _export_onnx(
         _make_integers(graph, stand_ins, model.name)
     write_out(graph, stand_ins)
     fold_scales(graph)
+    graph.remove_unused()
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         temporary = pathlib.Path(folder) / path.name
         onnx.save(graph.finish(), temporary)

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fs_neurons.conversion.onnx_graph import OnnxGraph
-from fs_neurons.conversion.onnx_scales import fold_scales, of_channels, pads_with_zeros
+from fs_neurons.conversion.onnx_scales import fold_scales, of_channels, pads_with_zeros, scaled
 from fs_neurons.conversion.onnx_sites import StandIns
 from fs_neurons.neuron.lookup import Code
 
 LARGEST_CODE = 255
 LARGEST_WEIGHT = 127
 # From rounding down to rounding to the nearest, where halves become even: these are rounded up.
-HALF_STEP = -0.5 + 2.0**-10
+HALF_STEP = -0.5 + 2.0**-14
 _KEEP_CODES = frozenset({"MaxPool", "Transpose"})
 
 
@@ -63,7 +63,7 @@ def to_integers(graph: OnnxGraph, stand_ins: StandIns) -> tuple[int, list[str]]:
 
 def _quantise_site(graph: OnnxGraph, node: Any, code: Code, codes: dict[str, Integers]) -> None:
     new: list[Any] = []
-    shifted = _scaled(graph, node.input[0], np.ones(1), np.full(1, HALF_STEP), new)
+    shifted = scaled(graph, node.input[0], np.ones(1), np.full(1, HALF_STEP), new)
     new += _quantised(graph, shifted, node.output[0], code.top, codes)
     graph.replace({id(node): new})
     graph.remove_unused()  # products that are in the weights now
@@ -79,82 +79,6 @@ def _quantised(graph: OnnxGraph, x: str, y: str, top: int, codes: dict[str, Inte
         new.append(graph.node("Clip", new[0].output[0], zero, graph.constant(np.uint8(top))))
     codes[y] = Integers(new[-1].output[0], top)
     return [*new, graph.node("DequantizeLinear", codes[y].name, one, zero, output=y)]
-
-
-def _scaled(
-    graph: OnnxGraph, name: str, factor: np.ndarray, offset: np.ndarray, new: list[Any]
-) -> str:
-    """factor x + offset of a value with one taker, by changing what it comes from; new nodes where that can't be.
-
-    Args:
-        factor, offset: (1,) or (channels,), float64.
-    """
-    maker = graph.makers.get(name)
-    alone = graph.only_taker(name) is not None
-    found = graph.constant_input(maker) if maker is not None else None
-    each = of_channels(found[1]) if found is not None else None
-    if maker is not None and found is not None and each is not None:
-        if maker.op_type == "Mul" and (alone or not offset.any()):
-            # Where others take the product as well, they keep it.
-            if alone:
-                return _scaled(graph, found[0], factor * each, offset, new)
-            return _emitted(graph, found[0], factor * each, offset, new)
-        if maker.op_type == "Add" and alone:
-            return _scaled(graph, found[0], factor, offset + factor * each, new)
-    elif maker is not None and maker.op_type == "Add" and alone:
-        branches = list(maker.input)
-        first = 0 if _is_own_convolution(graph, branches[0]) else 1
-        for i in (first, 1 - first):
-            maker.input[i] = _branch(graph, branches[i], factor, offset * (i == first), maker)
-        graph.index()
-        return name
-    if maker is not None and _is_own_convolution(graph, name):
-        _scale_convolution(graph, maker, factor, offset)
-        return name
-    return _emitted(graph, name, factor, offset, new)
-
-
-def _branch(graph: OnnxGraph, name: str, factor: np.ndarray, offset: np.ndarray, add: Any) -> str:
-    """One of two summands."""
-    new: list[Any] = []
-    result = _scaled(graph, name, factor, offset, new)
-    if new:
-        graph.replace({id(add): [*new, add]})
-    return result
-
-
-def _emitted(
-    graph: OnnxGraph, name: str, factor: np.ndarray, offset: np.ndarray, new: list[Any]
-) -> str:
-    for kind, values, neutral in (("Mul", factor, 1), ("Add", offset, 0)):
-        if (values != neutral).any():
-            shaped = values.astype(np.float32)
-            shaped = shaped[0] if shaped.size == 1 else shaped.reshape(1, -1, 1, 1)
-            new.append(graph.node(kind, name, graph.constant(shaped)))
-            name = new[-1].output[0]
-    return name
-
-
-def _is_own_convolution(graph: OnnxGraph, name: str) -> bool:
-    """Whether a value comes from a convolution of known weights and goes to one node alone."""
-    maker = graph.makers.get(name)
-    return (
-        maker is not None
-        and maker.op_type == "Conv"
-        and all(weights in graph.constants for weights in maker.input[1:])
-        and graph.only_taker(name) is not None
-    )
-
-
-def _scale_convolution(graph: OnnxGraph, conv: Any, factor: np.ndarray, offset: np.ndarray) -> None:
-    weights = graph.constants[conv.input[1]].astype(np.float64)
-    bias = graph.constants[conv.input[2]] if len(conv.input) > 2 else np.zeros(len(weights))
-    weights = weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
-    new = [
-        graph.constant(values.astype(np.float32)) for values in (weights, bias * factor + offset)
-    ]
-    del conv.input[1:]
-    conv.input.extend(new)
 
 
 def _carry_through_pools(graph: OnnxGraph, codes: dict[str, Integers]) -> None:

@@ -1,4 +1,4 @@
-"""What neurons are multiplied by goes into the weights of the convolutions behind them."""
+"""What gate inputs and responses are multiplied by goes into the weights of convolutions before and behind."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from fs_neurons.conversion.onnx_graph import OnnxGraph, attributes
 
 RANK = 4
+# Of a factor or an offset, in steps of the neurons: float32 codes are exact without it.
+NEGLIGIBLE = 2.0**-21
 # Operations of one input that a positive factor of each channel passes through.
 _PASSED = frozenset({"Identity", "MaxPool"})
 
@@ -87,3 +89,79 @@ def of_channels(constant: np.ndarray) -> np.ndarray | None:
     shape = (1,) * (RANK - constant.ndim) + constant.shape
     one_each = constant.ndim <= RANK and constant.size == shape[1]
     return constant.astype(np.float64).ravel() if one_each else None
+
+
+def scaled(
+    graph: OnnxGraph, name: str, factor: np.ndarray, offset: np.ndarray, new: list[Any]
+) -> str:
+    """factor x + offset of a value with one taker, by changing what it comes from; new nodes where that can't be.
+
+    Args:
+        factor, offset: (1,) or (channels,), float64.
+    """
+    maker = graph.makers.get(name)
+    alone = graph.only_taker(name) is not None
+    found = graph.constant_input(maker) if maker is not None else None
+    each = of_channels(found[1]) if found is not None else None
+    if maker is not None and found is not None and each is not None:
+        if maker.op_type == "Mul" and (alone or not offset.any()):
+            # Where others take the product as well, they keep it.
+            if alone:
+                return scaled(graph, found[0], factor * each, offset, new)
+            return _emitted(graph, found[0], factor * each, offset, new)
+        if maker.op_type == "Add" and alone:
+            return scaled(graph, found[0], factor, offset + factor * each, new)
+    elif maker is not None and maker.op_type == "Add" and alone:
+        branches = list(maker.input)
+        first = 0 if _is_own_convolution(graph, branches[0]) else 1
+        for i in (first, 1 - first):
+            maker.input[i] = _branch(graph, branches[i], factor, offset * (i == first), maker)
+        graph.index()
+        return name
+    if maker is not None and _is_own_convolution(graph, name):
+        _scale_convolution(graph, maker, factor, offset)
+        return name
+    return _emitted(graph, name, factor, offset, new)
+
+
+def _branch(graph: OnnxGraph, name: str, factor: np.ndarray, offset: np.ndarray, add: Any) -> str:
+    """One of two summands."""
+    new: list[Any] = []
+    result = scaled(graph, name, factor, offset, new)
+    if new:
+        graph.replace({id(add): [*new, add]})
+    return result
+
+
+def _emitted(
+    graph: OnnxGraph, name: str, factor: np.ndarray, offset: np.ndarray, new: list[Any]
+) -> str:
+    for kind, values, neutral in (("Mul", factor, 1), ("Add", offset, 0)):
+        if (np.abs(values - neutral) > NEGLIGIBLE).any():
+            shaped = values.astype(np.float32)
+            shaped = shaped[0] if shaped.size == 1 else shaped.reshape(1, -1, 1, 1)
+            new.append(graph.node(kind, name, graph.constant(shaped)))
+            name = new[-1].output[0]
+    return name
+
+
+def _is_own_convolution(graph: OnnxGraph, name: str) -> bool:
+    """Whether a value comes from a convolution of known weights and goes to one node alone."""
+    maker = graph.makers.get(name)
+    return (
+        maker is not None
+        and maker.op_type == "Conv"
+        and all(weights in graph.constants for weights in maker.input[1:])
+        and graph.only_taker(name) is not None
+    )
+
+
+def _scale_convolution(graph: OnnxGraph, conv: Any, factor: np.ndarray, offset: np.ndarray) -> None:
+    weights = graph.constants[conv.input[1]].astype(np.float64)
+    bias = graph.constants[conv.input[2]] if len(conv.input) > 2 else np.zeros(len(weights))
+    weights = weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
+    new = [
+        graph.constant(values.astype(np.float32)) for values in (weights, bias * factor + offset)
+    ]
+    del conv.input[1:]
+    conv.input.extend(new)

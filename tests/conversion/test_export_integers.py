@@ -21,7 +21,7 @@ def neurons(K, name, step=STEP):
 
 
 def network(K, residual=False):
-    """Two convolutions between sites, whose weights are multiples of 1/64 that 8 bits hold."""
+    """Two convolutions between sites, whose weights are multiples of 1/63 that 8 bits hold."""
     inputs = keras.Input((12, 12, 3))
     x = first = neurons(K, "first")(layers.Conv2D(8, 3, padding="same", name="stem")(inputs))
     if not residual:
@@ -33,17 +33,18 @@ def network(K, residual=False):
     x = neurons(K, "third")(x)
     snn = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
     random = np.random.default_rng(0)
-    for name in ("a", "b"):
+    for name, unit in (("stem", 64), ("a", 63), ("b", 63)):
         kernel, bias = snn.get_layer(name).get_weights()
         kernel = random.integers(-12, 13, kernel.shape)
-        kernel[0, 0, 0] = 127  # so that the scale of every channel is 1 / 64
-        bias = random.integers(-200, 200, bias.shape)
-        snn.get_layer(name).set_weights([kernel / 64, bias * STEP / 64])
+        kernel[0, 0, 0] = 127  # so that the scale of every channel is 1 / 63
+        # Halves of a unit: no sum of integers is on a threshold.
+        bias = random.integers(-200, 200, bias.shape) + (0.5 if unit == 63 else 0)
+        snn.get_layer(name).set_weights([kernel / unit, bias * STEP / unit])
     return snn
 
 
 def images(n=6):
-    return np.random.default_rng(1).normal(0, 20, (n, 12, 12, 3)).astype(np.float32)
+    return np.random.default_rng(1).integers(-20, 21, (n, 12, 12, 3)).astype(np.float32)
 
 
 def exported(snn, path):
