@@ -148,12 +148,9 @@ def _quantise_sum(graph: OnnxGraph, conv: Any, add: Any, codes: dict[str, Intege
     quantise = graph.node("QuantizeLinear", conv.output[0], *names)
     back = graph.node("DequantizeLinear", quantise.output[0], *names)
     ratio = ratio.astype(np.float32)
-    several = ratio.size > 1
-    zeros = np.zeros(ratio.shape if several else (), np.uint8)
-    in_units = graph.node(
-        "DequantizeLinear", codes[code].name, graph.constant(ratio if several else ratio[0]),
-        graph.constant(zeros), **({"axis": 1} if several else {}),
-    )  # fmt: skip
+    units = ratio if ratio.size > 1 else ratio[0]
+    scales = graph.constant(units), graph.constant(np.zeros_like(units, np.uint8))
+    in_units = graph.node("DequantizeLinear", codes[code].name, *scales, axis=1)
     del add.input[:]
     add.input.extend((back.output[0], in_units.output[0]))
     graph.replace({id(add): [quantise, back, in_units, add]})

@@ -79,7 +79,7 @@ def _scaled(weights: np.ndarray, factor: np.ndarray, conv: Any) -> np.ndarray:
     outputs, inputs = weights.shape[:2]
     each = np.broadcast_to(factor, groups * inputs).reshape(groups, inputs)
     each = np.repeat(each, outputs // groups, axis=0)
-    return weights * each.reshape(outputs, inputs, *[1] * (weights.ndim - 2))
+    return np.asarray(weights * each.reshape(outputs, inputs, *[1] * (weights.ndim - 2)))
 
 
 def of_channels(constant: np.ndarray) -> np.ndarray | None:

@@ -91,7 +91,7 @@ def _one_set(graph: OnnxGraph, lookup: Lookup, u: str, y: str) -> list[Any]:
         return then("GatherElements", table, cell, axis=0)
 
     clipped = str(nodes[0].output[0])
-    flat = then("Reshape", clipped, graph.constant(np.int64([-1])))
+    flat = then("Reshape", clipped, graph.constant(np.array([-1], np.int64)))
     values = at(tables[1], then("Add", flat, at(tables[0], flat)))
     nodes.append(graph.node("Reshape", values, then("Shape", clipped), output=y))
     return nodes
@@ -107,7 +107,7 @@ def _sets(graph: OnnxGraph, lookup: Lookup, table: np.ndarray, u: str, y: str) -
     low, high, first = (each[table] for each in (lookup.lows, lookup.highs, lookup.first))
     above = then("Max", u, graph.constant(np.float32(low + 1)))
     clipped = then("Min", above, graph.constant(np.float32(high)))
-    shape, flat = then("Shape", clipped), graph.constant(np.int64([-1]))
+    shape, flat = then("Shape", clipped), graph.constant(np.array([-1], np.int64))
 
     def at(values: np.ndarray, u: str) -> str:
         cell = then("Max", then("Cast", u, to=_INT32), graph.constant(low))

@@ -312,13 +312,14 @@ def _lookup(parameters: NeuronParameters, rank: int) -> tuple[Any, Lookup] | Non
     """What gate inputs are multiplied by, and the lookup that then gives the response; None where there is none."""
     if isinstance(parameters, FSParameters):
         return lookup_of(parameters)
+    found: list[tuple[np.float32, Lookup]]
     found = [each for p in parameters.members if (each := lookup_of(p)) is not None]
     if len(found) < len(parameters.members):
         return None
     if len(parameters.used) == 1:
         return found[parameters.index[0]]
     # All members, so that sites with the same ones have the same table.
-    factors = np.float32([scale for scale, _ in found])[parameters.index]
+    factors = np.array([scale for scale, _ in found], np.float32)[parameters.index]
     factor = parameters.broadcast(factors[None], rank)[0]
     table = parameters.broadcast(parameters.index[None], rank)[0]
     return factor, joined([lookup for _, lookup in found], table)

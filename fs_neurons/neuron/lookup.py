@@ -69,7 +69,7 @@ class Lookup:
     def first(self) -> np.ndarray:
         """Where cell 0 of a set is in the tables, an int32 array (sets,)."""
         sizes = self.highs - self.lows + 1
-        return np.int32(np.cumsum(sizes) - sizes - self.lows)
+        return np.asarray(np.cumsum(sizes) - sizes - self.lows, np.int32)
 
     def __call__(self, u: Any) -> Any:
         """The response to gate inputs times the scale, a float32 tensor.
@@ -128,13 +128,13 @@ def _lookup(steps: Steps, scale: np.float32) -> Lookup | None:
     shifts[place] = np.where(cell < 0, cell - before, cell + 1 - at)
     values = steps.values[np.searchsorted(cell, np.arange(low, high + 1))]
     values[0] = np.nan
-    lookup = Lookup(shifts, values, np.int32([low]), np.int32([high]))
+    lookup = Lookup(shifts, values, np.array([low], np.int32), np.array([high], np.int32))
     number = np.arange(low, high + 1, dtype=np.float32)
     inside = np.float32(1) - np.float32(2.0**-24)
     ends = [
         np.where(number <= 0, np.nextafter(number - 1, np.float32(np.inf)), number),
         np.where(number >= 0, np.nextafter(number + 1, np.float32(-np.inf)), number),
-        np.float32([-inside, inside]),
+        np.array([-inside, inside], np.float32),
     ]
     u = np.concatenate([at, before, *ends])
     u = np.clip(u, np.float32(low + 1), np.float32(high))
