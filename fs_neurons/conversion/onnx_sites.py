@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from fs_neurons.conversion.onnx_graph import OnnxGraph, attributes
-from fs_neurons.conversion.onnx_scales import scaled
 from fs_neurons.neuron.lookup import Code, Lookup
 
 FIRST_SLOPE = 4096
@@ -50,10 +49,7 @@ def write_out(graph: OnnxGraph, stand_ins: StandIns) -> None:
         if function is None:
             continue
         if isinstance(function, Code):
-            new: list[Any] = []
-            u = scaled(graph, node.input[0], np.ones(1), np.zeros(1), new)
-            graph.replace({id(node): new + _code(graph, function, u, node.output[0])})
-            graph.remove_unused()  # products that are in the weights now
+            replacements[id(node)] = _code(graph, function, node.input[0], node.output[0])
         elif isinstance(function, Lookup) and function.table is None:
             replacements[id(node)] = _one_set(graph, function, node.input[0], node.output[0])
         elif isinstance(function, Lookup):
