@@ -82,7 +82,7 @@ setup(
         ],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "ruff>=0.9"],
         "report": ["jinja2>=3.1"],
-        "export": ["tf2onnx>=1.16", "onnxruntime>=1.17", "ai-edge-litert>=1.2"],
+        "export": ["onnx>=1.15", "tf2onnx>=1.16", "onnxruntime>=1.17", "ai-edge-litert>=1.2"],
         "jax": ["jax>=0.4.30"],
         "torch": ["torch>=2.6"],
         "lint": ["ruff>=0.9", "mypy>=1.11", "import-linter>=2.0"],

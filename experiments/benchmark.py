@@ -4,7 +4,7 @@
     python -m experiments.benchmark --rows=resnet20,profile --rounds=5
 
 Networks: FS-neurons, with batch normalisation folded, and folded with spikes counted, each against the stock
-Keras network; profile against a forward pass; single neurons against activations. What is compared takes turns
+Keras network; the same exported to ONNX Runtime; profile against a forward pass; single neurons against activations. What is compared takes turns
 in one process, so that whatever else the machine does falls on all alike. Fit, calibrate, simulate and the first
 call of a network, which compiles, are each in a process of its own, with the memory that they take beyond what
 it holds (on Linux). Fit makes swish_k16 anew, and says how its objective compares with that of the shipped set. Weights and images are random: time does not depend on them. Prints medians with their
@@ -27,6 +27,7 @@ import fs_neurons as fs
 from experiments import results, runner, timing
 from experiments.fit_parameters import SETS, fit_set, objective
 from experiments.gate_inputs import time_gate_inputs
+from experiments.onnx_runtime import time_in_onnx_runtime
 from fs_neurons import models
 from fs_neurons.analysis.evaluation import scores_and_spikes
 from fs_neurons.backend import compiled
@@ -61,8 +62,11 @@ CALIBRATION_IMAGES, SIMULATED_IMAGES = 200, 20
 PROFILED_BATCH, PROFILED_BATCHES = 250, 6
 FIRST_NETWORK, FIRST_BATCHES = "efficientnet-b0", (8, 5)
 
+# In ONNX Runtime: batch, and whether all sites are FS-ReLU.
+IN_ONNX = {"resnet50": (1, True), "resnet20": (32, True), "efficientnet-b0": (1, False)}
+
 ROUNDS, ELEMENTS = 9, 10_000_000
-ROWS = (*NETWORKS, "fit", "calibrate", "simulate", "profile", "first_call", "neurons")
+ROWS = (*NETWORKS, "onnx", "fit", "calibrate", "simulate", "profile", "first_call", "neurons")
 FLAGS = flags.FlagValues()
 flags.DEFINE_list("rows", list(ROWS), f"What to time: {', '.join(ROWS)}.", flag_values=FLAGS)
 flags.DEFINE_integer("rounds", ROUNDS, "Timed calls of each.", lower_bound=1, flag_values=FLAGS)
@@ -119,6 +123,8 @@ def time_row(row: str) -> dict[str, dict[str, Any]]:
             print(f"{name}: {value:.3f}\n", flush=True)
         found: dict[str, dict[str, Any]] = {"seconds": times, **_memory({title: peak})}
         return {**found, "figures": figures} if figures else found
+    if row == "onnx":
+        return time_onnx(FLAGS.rounds)
     if row == "profile":
         times = time_profile(FLAGS.rounds)
         _show(f"resnet20, batches of {PROFILED_BATCH}, {FLAGS.rounds} rounds, ms per image", times)
@@ -180,6 +186,18 @@ def time_network(name: str, setting: Setting, rounds: int) -> dict[str, dict[str
         run()  # compiles
     against = dict.fromkeys((PLAIN, FOLDED, COUNTED), KERAS)
     return timing.compared(timing.in_turns(runs, rounds), 1e3 / setting.batch, against)
+
+
+def time_onnx(rounds: int) -> dict[str, dict[str, Any]]:
+    """Milliseconds per image of networks in ONNX Runtime."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, (batch, integers) in IN_ONNX.items():
+        images = random_images(batch, NETWORKS[name].size)
+        times = time_in_onnx_runtime(network(name), images, rounds, integers)
+        _show(f"{name} in ONNX Runtime, batches of {batch}, {rounds} rounds, ms per image", times)
+        found[name] = {"batch": batch, "rounds": rounds, "ms_per_image": times}
+        keras.backend.clear_session()
+    return {"in_onnx_runtime": found}
 
 
 # --- tools --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from fs_neurons.backend.kernels import (
     bincount,
     compiled,
+    element_wise,
     fuse,
     gather,
     kernels_left_out,
@@ -16,6 +17,7 @@ from fs_neurons.backend.kernels import (
 __all__ = [
     "bincount",
     "compiled",
+    "element_wise",
     "fuse",
     "gather",
     "kernels_left_out",

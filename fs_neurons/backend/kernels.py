@@ -16,19 +16,36 @@ from typing import Any
 
 import keras
 
+# Of an element-wise function and its input: what stands in for the function in a trace.
+StandIn = Callable[[Callable[[Any], Any], Any], Any]
+
 _kernels_left_out: contextvars.ContextVar[bool] = contextvars.ContextVar(
     "fs_neurons_kernels_left_out", default=False
+)
+_stand_in: contextvars.ContextVar[StandIn | None] = contextvars.ContextVar(
+    "fs_neurons_stand_in", default=None
 )
 
 
 @contextlib.contextmanager
-def without_kernels() -> Iterator[None]:
-    """In it nothing is fused: what is traced consists of plain operations that any format has."""
-    token = _kernels_left_out.set(True)
+def without_kernels(stand_in: StandIn | None = None) -> Iterator[None]:
+    """In it nothing is fused: what is traced consists of plain operations that any format has.
+
+    Args:
+        stand_in: what `element_wise` traces in place of a function; the function itself where missing.
+    """
+    tokens = _kernels_left_out.set(True), _stand_in.set(stand_in)
     try:
         yield
     finally:
-        _kernels_left_out.reset(token)
+        _kernels_left_out.reset(tokens[0])
+        _stand_in.reset(tokens[1])
+
+
+def element_wise(function: Callable[[Any], Any], x: Any) -> Any:
+    """function(x), or what stands in for it inside `without_kernels`."""
+    stand_in = _stand_in.get()
+    return function(x) if stand_in is None else stand_in(function, x)
 
 
 def kernels_left_out() -> bool:

@@ -4,8 +4,8 @@
     export(snn, "snn.tflite", format="litert")
     export(snn, "folder", format="tf_saved_model")
 
-ONNX and LiteRT have no fused kernels: FS-ReLU becomes scaling, rounding and clipping, any other set a table
-lookup, see `neuron.staircase`. A SavedModel keeps its kernels.
+ONNX and LiteRT have no fused kernels: FS-ReLU becomes scaling, rounding and clipping, any other set two table
+lookups, see `neuron.lookup`. A SavedModel keeps its kernels.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ from __future__ import annotations
 import os
 import pathlib
 import tempfile
+import warnings
 from typing import Any
 
 import keras
 
 from fs_neurons.backend import without_kernels
+from fs_neurons.conversion.onnx_graph import OnnxGraph
+from fs_neurons.conversion.onnx_integers import to_integers
+from fs_neurons.conversion.onnx_scales import fold_scales
+from fs_neurons.conversion.onnx_sites import StandIns, write_out
 from fs_neurons.network.keras_internals import input_structure, patch_tf2onnx
 
 FORMATS = ("onnx", "tf_saved_model", "litert")
@@ -25,7 +30,12 @@ LITERT_SINCE = (3, 13)
 
 
 def export(
-    model: keras.Model, path: str | os.PathLike[str], format: str = "onnx", **options: Any
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    format: str = "onnx",
+    *,
+    integers: bool = False,
+    **options: Any,
 ) -> None:
     """Writes a network for another runtime; it needs neither Keras nor this package there.
 
@@ -33,12 +43,16 @@ def export(
         model: functional or sequential, with FS-neurons or without.
         path: file to write or replace; of "tf_saved_model" a folder. Missing folders are made.
         format: "onnx", "tf_saved_model" or "litert".
+        integers: for "onnx": whether spikes of FS-ReLU with K <= 8 are integers of 8 bits, and so are the weights
+            between two such sites, which takes less time and changes outputs a little. What stays in float
+            is warned of. Processors without instructions for 8 bits (VNNI on x86) may gain nothing.
         options: of Keras' `model.export` for that format; for "onnx" only `opset_version`.
 
     Raises:
         RuntimeError: the backend is not TensorFlow.
         TypeError: not a Keras model.
-        ValueError: another format, or a model that is not built.
+        ValueError: another format, or a model that is not built; or `integers`, and the format is not "onnx" or
+            no convolution is between two FS-ReLUs with K <= 8.
         ImportError: tf2onnx is missing, for "onnx".
     """
     if keras.backend.backend() != "tensorflow":
@@ -52,10 +66,12 @@ def export(
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     if not model.built:
         raise ValueError(f"model {model.name!r} is not built: begin it with keras.Input")
+    if integers and format != "onnx":
+        raise ValueError(f"integers=True is for format 'onnx', not {format!r}")
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if format == "onnx":
-        _export_onnx(model, path, **options)
+        _export_onnx(model, path, integers, **options)
     elif format == "litert":
         if tuple(map(int, keras.__version__.split(".")[:2])) < LITERT_SINCE:
             raise ValueError(
@@ -76,7 +92,10 @@ def _at_inference(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, model(inputs, training=False), name=model.name)
 
 
-def _export_onnx(model: keras.Model, path: pathlib.Path, opset_version: int | None = None) -> None:
+def _export_onnx(
+    model: keras.Model, path: pathlib.Path, integers: bool, opset_version: int | None = None
+) -> None:
+    import onnx
     import tensorflow as tf
     import tf2onnx
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -89,7 +108,8 @@ def _export_onnx(model: keras.Model, path: pathlib.Path, opset_version: int | No
         outputs = model(keras.tree.pack_sequence_as(structure, list(inputs)), training=False)
         return [tf.identity(y) for y in keras.tree.flatten(outputs)]
 
-    with without_kernels():
+    stand_ins = StandIns()
+    with without_kernels(stand_ins):
         function = tf.function(forward, input_signature=signature, autograph=False)
         concrete = function.get_concrete_function()
     # Constants too: a layer that holds tensors, such as Normalization, would otherwise make inputs of them.
@@ -99,15 +119,35 @@ def _export_onnx(model: keras.Model, path: pathlib.Path, opset_version: int | No
     inputs, outputs = [[t.name for t in tensors] for tensors in (frozen.inputs, frozen.outputs)]
     names = {old: x.name for old, x in zip(inputs, symbols, strict=True)}
     patch_tf2onnx()
+    proto, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(add_shapes=True),
+        name=model.name,
+        input_names=inputs,
+        output_names=outputs,
+        opset=opset_version,
+        tensors_to_rename=names,
+    )
+    graph = OnnxGraph(proto)
+    if integers:
+        _make_integers(graph, stand_ins, model.name)
+    write_out(graph, stand_ins)
+    fold_scales(graph)
+    graph.remove_unused()
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         temporary = pathlib.Path(folder) / path.name
-        tf2onnx.convert.from_graph_def(
-            frozen.graph.as_graph_def(add_shapes=True),
-            name=model.name,
-            input_names=inputs,
-            output_names=outputs,
-            opset=opset_version,
-            tensors_to_rename=names,
-            output_path=str(temporary),
-        )
+        onnx.save(graph.finish(), temporary)
         os.replace(temporary, path)
+
+
+def _make_integers(graph: OnnxGraph, stand_ins: StandIns, name: str) -> None:
+    count, floats = to_integers(graph, stand_ins)
+    if not count:
+        raise ValueError(
+            f"integers=True: no convolution of model {name!r} is between two FS-ReLUs with K <= 8: convert it"
+            " with fold_batch_norm=True, and with relu=fs.relu_parameters(8, alpha) or without data"
+        )
+    if floats:
+        warnings.warn(
+            f"not FS-ReLU with K <= 8, so in float in the exported {name!r}: {', '.join(floats)}",
+            stacklevel=4,
+        )

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from fs_neurons.backend import fuse, kernels_left_out
+from fs_neurons.backend import element_wise, fuse, kernels_left_out
 from fs_neurons.neuron.equations import (
     Form,
     fastest_form,
@@ -27,8 +27,8 @@ from fs_neurons.neuron.equations import (
     loop_response,
     rows_for,
 )
+from fs_neurons.neuron.lookup import Code, Lookup, joined, lookup_of
 from fs_neurons.neuron.parameters import ChannelParameters, FSParameters, NeuronParameters, Rows
-from fs_neurons.neuron.staircase import staircase_response
 
 # One for each function, form and K in use.
 MOST_KERNELS = 64
@@ -277,18 +277,19 @@ def _scaled_derivatives(
 
 
 def _plain_response(x: Any, parameters: NeuronParameters, scale: Any, axis: int | None) -> Any:
-    """The response in few operations; with a scale, which multiplies what is rounded, in no more of them."""
+    """The response in few operations, the scale in constants that have to be there anyway."""
     if scale is not None:
         shape = [1] * len(x.shape)
         shape[_scale_axis(parameters, axis, len(shape))] = -1
         scale = ops.reshape(scale, shape)
     if isinstance(parameters, FSParameters) and parameters.alpha is not None:
         return _rounded(x, parameters, 1 if scale is None else scale)
-    if scale is not None:
-        x = x / scale
-    y = staircase_response(x, parameters)
-    if y is None:
-        y = loop_response(x, rows_for(x, parameters))
+    found = _lookup(parameters, len(x.shape))
+    if found is not None:
+        factor, lookup = found
+        y = element_wise(lookup, x * (factor if scale is None else factor / scale))
+    else:
+        y = loop_response(x if scale is None else x / scale, rows_for(x, parameters))
     return y if scale is None else y * scale
 
 
@@ -303,9 +304,25 @@ def _rounded(x: Any, parameters: FSParameters, scale: Any) -> Any:
     exact = isinstance(scale, int) and np.frexp(p.h[-1])[0] == 0.5
     code = x * (np.float32(1 if exact else 1 + 2.0**-23) / step)
     if p.rounding == "nearest":
-        code = code + np.float32(0.5)
-    code = ops.maximum(ops.floor(code), np.float32(0))
-    return ops.minimum(code, np.float32(2**p.K - 1)) * step
+        code = code + np.full(1, 0.5, np.float32)  # tf2onnx takes no scalar here
+    return element_wise(Code(2**p.K - 1), code) * step
+
+
+def _lookup(parameters: NeuronParameters, rank: int) -> tuple[Any, Lookup] | None:
+    """What gate inputs are multiplied by, and the lookup that then gives the response; None where there is none."""
+    if isinstance(parameters, FSParameters):
+        return lookup_of(parameters)
+    found: list[tuple[np.float32, Lookup]]
+    found = [each for p in parameters.members if (each := lookup_of(p)) is not None]
+    if len(found) < len(parameters.members):
+        return None
+    if len(parameters.used) == 1:
+        return found[parameters.index[0]]
+    # All members, so that sites with the same ones have the same table.
+    factors = np.array([scale for scale, _ in found], np.float32)[parameters.index]
+    factor = parameters.broadcast(factors[None], rank)[0]
+    table = parameters.broadcast(parameters.index[None], rank)[0]
+    return factor, joined([lookup for _, lookup in found], table)
 
 
 # --- gradients ------------------------------------------------------------------------------------

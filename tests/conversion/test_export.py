@@ -178,10 +178,10 @@ def element_wise(path):
 @pytest.mark.parametrize(
     ("parameters", "most"),
     [
-        (fs.relu_parameters(10, 25.0), 5),
-        (fs.relu_parameters(8, 4.0, "nearest"), 6),
-        (load("swish_k8"), 20),
-        (load("swish_k16"), 20),
+        (fs.relu_parameters(10, 25.0), 4),
+        (fs.relu_parameters(8, 4.0, "nearest"), 5),
+        (load("swish_k8"), 12),
+        (load("swish_k16"), 12),
     ],
 )
 def test_few_operations_equal_to_the_loop(parameters, most, tmp_path):
