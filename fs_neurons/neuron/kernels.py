@@ -317,7 +317,7 @@ def _lookup(parameters: NeuronParameters, rank: int) -> tuple[Any, Lookup] | Non
     if len(found) < len(parameters.members):
         return None
     if len(parameters.used) == 1:
-        return found[parameters.index[0]]
+        return found[int(parameters.index[0])]
     # All members, so that sites with the same ones have the same table.
     factors = np.array([scale for scale, _ in found], np.float32)[parameters.index]
     factor = parameters.broadcast(factors[None], rank)[0]
