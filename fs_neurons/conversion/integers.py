@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
-from fs_neurons.network.kinds import DEPTHWISE, kind_of
+from fs_neurons.network.calls import Call, Value
+from fs_neurons.network.graph import Graph
+from fs_neurons.network.kinds import ACTIVATION, DEPTHWISE, SUM, kind_of
 from fs_neurons.neuron import ChannelParameters, FSParameters, NeuronParameters
 
+# Of potentials, with their sign: sums below 2^24 are exact in float32.
+MOST_POTENTIAL_BITS = 25
+BITS = {
+    "weight_bits": (2, 16),
+    "parameter_bits": (2, 16),
+    "potential_bits": (8, MOST_POTENTIAL_BITS),
+}
 # No channel has a scale smaller than this part of the largest of its layer.
 SMALLEST_SCALE = 2.0**-6
 # Scales tried, of that at which the largest weight just fits: the one with the least squared error is taken.
@@ -229,3 +239,32 @@ def plain(values: np.ndarray) -> Any:
 
 def as_float64(weight: Any) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(weight), np.float64)
+
+
+def check_bits(name: str, bits: int) -> None:
+    """Raises ValueError where an argument is no number of bits that makes sense."""
+    low, high = BITS[name]
+    if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)):
+        raise ValueError(f"{name} must be a number of bits, got {bits!r}")
+    if not low <= bits <= high:
+        raise ValueError(f"{name} must be {low} to {high}, got {bits}")
+
+
+def is_output(network: Graph, value: Value) -> bool:
+    """Whether the channels of a value are compared with each other: class scores."""
+    consumers = network.consumers.get(value.index, ())
+    ends = keras.tree.flatten(network.outputs)
+    return value in ends or any(kind_of(call.op) is ACTIVATION for call in consumers)
+
+
+def unit_beside(
+    network: Graph, call: Call, known: Mapping[Value, Integers | Numbers]
+) -> np.ndarray | None:
+    """The unit of a branch that the output of a layer is added to, where it is known."""
+    for consumer in network.consumers.get(call.outputs.index, ()):
+        if kind_of(consumer.op) is SUM:
+            for value in consumer.inputs:
+                other = known.get(value)
+                if isinstance(other, Integers):
+                    return other.unit
+    return None

@@ -30,11 +30,14 @@ from fs_neurons.conversion.folding import fold
 from fs_neurons.conversion.integers import (
     Integers,
     Numbers,
+    check_bits,
     coded_in_integers,
     common_unit,
     integer_neurons,
     integer_weights,
+    is_output,
     plain,
+    unit_beside,
 )
 from fs_neurons.conversion.potentials import coarsened
 from fs_neurons.layers import INPUT, FSActivation, FSInput, FSMaxPooling2D
@@ -47,14 +50,6 @@ from fs_neurons.network.graph import Call, Graph, Value, trace_spiking
 from fs_neurons.network.keras_internals import input_structure
 from fs_neurons.network.kinds import Kind, applies_activation, kind_of
 from fs_neurons.neuron import ChannelParameters, FSParameters
-
-# Of potentials, with their sign: sums below 2^24 are exact in float32.
-MOST_POTENTIAL_BITS = 25
-BITS = {
-    "weight_bits": (2, 16),
-    "parameter_bits": (2, 16),
-    "potential_bits": (8, MOST_POTENTIAL_BITS),
-}
 
 
 def quantize(
@@ -78,15 +73,9 @@ def quantize(
         ConversionError: inputs that are not coded, sizes that are open, a layer that has no integer form, or a sum
             that could leave the range of potentials whatever its weights are.
     """
-    given = {
-        "weight_bits": weight_bits, "parameter_bits": parameter_bits, "potential_bits": potential_bits
-    }  # fmt: skip
-    for name, bits in given.items():
-        low, high = BITS[name]
-        if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)):
-            raise ValueError(f"{name} must be a number of bits, got {bits!r}")
-        if not low <= bits <= high:
-            raise ValueError(f"{name} must be {low} to {high}, got {bits}")
+    check_bits("weight_bits", weight_bits)
+    check_bits("parameter_bits", parameter_bits)
+    check_bits("potential_bits", potential_bits)
     if any(None in x.shape[1:] for x in keras.tree.flatten(input_structure(snn))):
         raise ConversionError(
             f"the inputs of model {snn.name!r} have open sizes: build it with inputs of known size"
@@ -126,7 +115,6 @@ class _Quantizer:
         self.limit = potential
         self.of: dict[Value, Integers | Numbers] = {}
         self.names: set[str] = set()
-        self.ends = set(keras.tree.flatten(network.outputs))
 
     def build(self, model: keras.Model) -> keras.Model:
         inputs = keras.tree.map_structure(
@@ -181,18 +169,13 @@ class _Quantizer:
         if isinstance(op, layers.Rescaling) and np.ndim(op.offset) == 0 and op.scale == 1:
             return dataclasses.replace(x, offset=x.offset + float(op.offset))
         behind = kind in (kinds.ACTIVATION, kinds.RESHAPING, kinds.IDENTITY)
-        if behind and all(x.tensor is not tensor for tensor in self._inputs()):
+        if behind and not set(call.inputs) & set(self.network.inputs):
             return Numbers(self._clone(op)(x.tensor))
         if kind.weighted or kind is kinds.NEURONS:
             raise ConversionError(
                 f"{call.name!r} takes an input as numbers: convert(model, input_bits=8, input_range=...)"
             )
         return None
-
-    def _inputs(self) -> list[Any]:
-        return [
-            x.tensor for value in self.network.inputs if isinstance(x := self.of[value], Numbers)
-        ]
 
     def _coded(self, call: Call, x: Numbers) -> Integers:
         op: Any = call.op
@@ -255,9 +238,9 @@ class _Quantizer:
         if call in self.coding.digital or getattr(op, "quantization_mode", None):
             return None
         inputs = call.inputs[0].shape[-1]
-        common = self._is_output(call.outputs)
+        common = is_output(self.network, call.outputs)
         w = integer_weights(
-            op, x, inputs, self.largest_weight, common, self._unit_beside(call),
+            op, x, inputs, self.largest_weight, common, unit_beside(self.network, call, self.of),
             self.coarser.get(call.name, 1.0),
         )  # fmt: skip
         self._check(call, w.low - np.abs(w.bias), w.high + np.abs(w.bias))
@@ -373,21 +356,6 @@ class _Quantizer:
         return Numbers(self._clone(call.op)(self._decoded(call.inputs[0])))
 
     # --- parts ----------------------------------------------------------------------------------
-
-    def _is_output(self, value: Value) -> bool:
-        """Whether a value is compared with others of its kind: class scores."""
-        consumers = self.network.consumers.get(value.index, ())
-        return value in self.ends or any(kind_of(c.op) is kinds.ACTIVATION for c in consumers)
-
-    def _unit_beside(self, call: Call) -> np.ndarray | None:
-        """The unit of a branch that the output of a layer is added to, where it is known by now."""
-        for consumer in self.network.consumers.get(call.outputs.index, ()):
-            if kind_of(consumer.op) is kinds.SUM:
-                for value in consumer.inputs:
-                    other = self.of.get(value)
-                    if isinstance(other, Integers):
-                        return other.unit
-        return None
 
     def _clone(self, op: Any) -> Any:
         if not isinstance(op, layers.Layer):
