@@ -19,10 +19,11 @@ from fs_neurons.registration import register_with_keras
 if TYPE_CHECKING:
     from fs_neurons.analysis import compare, profile, summary
     from fs_neurons.calibration import input_statistics
-    from fs_neurons.conversion import conversion_report, convert, export, verify
+    from fs_neurons.conversion import conversion_report, convert, export, quantize, verify
     from fs_neurons.fitting import fit
     from fs_neurons.layers import (
         FSActivation,
+        FSInput,
         FSMaxPooling2D,
         FSReLU,
         FSSigmoid,
@@ -46,6 +47,7 @@ __all__ = [
     "ChannelParameters",
     "ConversionError",
     "FSActivation",
+    "FSInput",
     "FSMaxPooling2D",
     "FSParameters",
     "FSReLU",
@@ -60,6 +62,7 @@ __all__ = [
     "fit",
     "input_statistics",
     "profile",
+    "quantize",
     "record_spikes",
     "register",
     "relu_parameters",
@@ -75,6 +78,7 @@ _ROOMS = {
     "ChannelParameters": "neuron",
     "ConversionError": "network",
     "FSActivation": "layers",
+    "FSInput": "layers",
     "FSMaxPooling2D": "layers",
     "FSParameters": "neuron",
     "FSReLU": "layers",
@@ -89,6 +93,7 @@ _ROOMS = {
     "fit": "fitting",
     "input_statistics": "calibration",
     "profile": "analysis",
+    "quantize": "conversion",
     "record_spikes": "layers",
     "register": "neuron",
     "relu_parameters": "neuron",

@@ -6,11 +6,13 @@
 A spike travels through layers that only route (padding, reshape, concatenation, batch normalisation,
 which folds into weights) to the first that adds up: a dense or convolutional layer, a projection of an
 attention or recurrent layer, with one target per output that the neuron has a weight to; average pooling,
-with one per window; a residual addition, a product, another site or the output of the model, with one.
+with one per window; a residual addition, another site or the output of the model, with one. In a product of two
+coded values each spike of the carrier makes one, and each of the other factor K, for the multiples of it, see
+`network.coding`.
 Max-pooling of spikes (`FSMaxPooling2D`) adds nothing. It fires spikes of its own, the binary code of its
 output, and these cause additions as those of neurons do: it is a source of spikes like a site. Layers behind
 any of these, such as the second of two convolutions with no activation between them, work on sums, once per
-image.
+image: with a multiplier. `reach` counts what there is to do without one.
 
 What a kind of layer does is in `network.kinds`; a call of a kind that is not known is in `unknown_calls`.
 """
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -27,6 +29,7 @@ from keras import layers
 
 from fs_neurons.network import geometry, kinds
 from fs_neurons.network.calls import Call, Value
+from fs_neurons.network.coding import Coding, Product
 from fs_neurons.network.graph import Graph
 from fs_neurons.network.kinds import applies_activation, kind_of
 
@@ -45,20 +48,29 @@ class FanOut:
     total: np.ndarray
 
 
-def fan_out(graph: Graph, value: Value) -> FanOut:
-    """Targets of the spikes that make up a value."""
-    return FanOut(*(_compressed(_targets(graph, value, only)) for only in (True, False)))
+def fan_out(graph: Graph, value: Value, coding: Coding | None = None) -> FanOut:
+    """Targets of the spikes that make up a value.
+
+    Args:
+        graph: of a converted network.
+        value: a site's output, or that of max-pooling of spikes.
+        coding: of the graph, where it is known already.
+    """
+    products = (coding or Coding(graph)).products
+    return FanOut(*(compressed(_targets(graph, value, only, products)) for only in (True, False)))
 
 
-def spiking_source(graph: Graph, pool: Call) -> Any:
-    """The FS layer whose spikes a pool takes, directly or through zero padding."""
+def pooled_site(graph: Graph, pool: Call) -> tuple[Call, list[Call]]:
+    """The call of the FS layer whose spikes a pool takes, and those of zero padding in between, in order."""
     producers = {
         value.index: call for call in graph.calls for value in keras.tree.flatten(call.outputs)
     }
     call = producers[pool.inputs[0].index]
+    paddings: list[Call] = []
     while not call.is_site:
+        paddings.insert(0, call)
         call = producers[call.inputs[0].index]
-    return call.op
+    return call, paddings
 
 
 def spiking_pools(graph: Graph) -> list[Call]:
@@ -75,7 +87,7 @@ def multiply_accumulates(call: Call) -> int | None:
     Returns:
         None where they are not known.
     """
-    inner, repeated = _unwrapped(call)
+    inner, repeated = unwrapped_call(call)
     macs = kind_of(inner.op).macs
     count = macs(inner) if macs else None
     return None if count is None else math.prod(repeated) * count
@@ -92,21 +104,28 @@ def unknown_calls(graph: Graph) -> tuple[str, ...]:
     )
 
 
-def _targets(graph: Graph, value: Value, weighted_only: bool) -> np.ndarray:
+def _targets(
+    graph: Graph, value: Value, weighted_only: bool, products: Mapping[Call, Product]
+) -> np.ndarray:
     total = np.zeros(value.shape, np.int64)
     for call in graph.consumers.get(value.index, ()):
-        inner, repeated = _unwrapped(call)
+        inner, repeated = unwrapped_call(call)
         kind = kind_of(inner.op)
         routes = geometry.unchanged if _is_linear_activation(inner) else kind.routes
         if routes:
             ends = keras.tree.flatten(call.outputs)
-            behind = [_targets(graph, end, weighted_only) for end in ends]
+            behind = [_targets(graph, end, weighted_only, products) for end in ends]
             total += routes(call, value, behind)
             continue
         taken = value if inner is call else inner.inputs[0]
         fan = kind.fan_out(inner, taken) if kind.fan_out else None
         if fan is None:
             fan = np.zeros((), np.int64) if weighted_only else kind.additions(inner, taken)
+        if call in products and products[call].is_coded and not weighted_only:
+            product = products[call]
+            fan = np.asarray(
+                (value is product.carrier) + product.K * (value is product.other), np.int64
+            )
         total += np.reshape(fan, (1,) * len(repeated) + np.shape(fan))
     if weighted_only:
         return total
@@ -117,8 +136,8 @@ def _is_linear_activation(call: Call) -> bool:
     return isinstance(call.op, layers.Activation) and not applies_activation(call.op)
 
 
-def _unwrapped(call: Call) -> tuple[Call, tuple[int, ...]]:
-    """The call of the layer inside of wrappers, and the lengths of the axes along which it is repeated."""
+def unwrapped_call(call: Call) -> tuple[Call, tuple[int, ...]]:
+    """The call of the layer inside of wrappers; and the lengths of the axes along which it is repeated."""
     repeated: tuple[int, ...] = ()
     while kind_of(call.op) is kinds.WRAPPER:
         (value,), output = call.inputs, call.outputs
@@ -131,7 +150,8 @@ def _unwrapped(call: Call) -> tuple[Call, tuple[int, ...]]:
     return call, repeated
 
 
-def _compressed(array: np.ndarray) -> np.ndarray:
+def compressed(array: np.ndarray) -> np.ndarray:
+    """Length 1 along axes where it is constant."""
     for axis in range(array.ndim):
         first = array.take([0], axis=axis)
         if (array == first).all():

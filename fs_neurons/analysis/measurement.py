@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from fs_neurons import neuron
-from fs_neurons.analysis.connectivity import FanOut, spiking_pools, spiking_source
+from fs_neurons.analysis.connectivity import FanOut, pooled_site, spiking_pools
 from fs_neurons.analysis.results import LayerProfile, PoolProfile
 from fs_neurons.analysis.statistics import InputStatistics
 from fs_neurons.backend import bincount
@@ -163,10 +163,10 @@ class SiteCollector(SpikeCounter):
 
 def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple[list[Any], ...]]:
     """(inputs, 1 for each image and 0 for each copy) -> a `Measured` per site, spikes of each pool."""
-    pools = {call: spiking_source(network, call) for call in spiking_pools(network)}
+    pools = {call: pooled_site(network, call) for call in spiking_pools(network)}
 
     def measure_all(inputs: Any, valid: Any) -> tuple[list[Any], ...]:
-        pooled = []
+        pooled: dict[Call, Any] = {}
         running: Any = None  # the layer that measures
 
         def measure(x: Any, parameters: NeuronParameters) -> tuple[Any, tuple[Any, ...]]:
@@ -179,18 +179,31 @@ def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple
         def each(call: Call, tensors: Callable[[Value], Any]) -> Any:
             nonlocal running
             running = call.op
-            outputs = call(tensors)
-            if call in pools:
-                op: Any = call.op
-                codes = pools[call].in_units(outputs)
-                pooled.append(_over_images(neuron.spike_count(codes, op.parameters), valid))
-            return outputs
+            for pool, (site, paddings) in pools.items():
+                if site is call:
+                    layer: Any = call.op
+                    x = layer.in_units(ops.cast(tensors(call.inputs[0]), "float32"))
+                    count = neuron.spike_count(_largest(pool, paddings, x), layer.parameters)
+                    pooled[pool] = _over_images(count, valid)
+            return call(tensors)
 
         with record_spikes(measure) as records:
             network.run(inputs, each)
-        return [record.spikes for record in records], pooled
+        return [record.spikes for record in records], [pooled[pool] for pool in pools]
 
     return measure_all
+
+
+def _largest(pool: Call, paddings: Sequence[Call], x: Any) -> Any:
+    """The largest gate input of each window of a pool of spikes, between which and the site there is padding."""
+    for padding in paddings:
+        op: Any = padding.op
+        amounts = [(0, 0), *op.padding, (0, 0)]
+        if op.data_format == "channels_first":
+            amounts = [(0, 0), (0, 0), *op.padding]
+        x = ops.pad(x, amounts, constant_values=float("-inf"))  # never fires
+    layer: Any = pool.op
+    return layer.largest(x)
 
 
 def histogram_edges(chosen: tuple[float, float] | None, sites: Sequence[Call]) -> np.ndarray:

@@ -14,7 +14,7 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +22,8 @@ import numpy as np
 from keras import ops
 
 from fs_neurons.analysis.connectivity import (
+    FanOut,
+    compressed,
     fan_out,
     multiply_accumulates,
     spiking_pools,
@@ -36,11 +38,15 @@ from fs_neurons.analysis.measurement import (
     histogram_edges,
     measurement,
 )
+from fs_neurons.analysis.reach import Additions
 from fs_neurons.analysis.results import LayerProfile, PoolProfile, Profile
 from fs_neurons.analysis.statistics import InputStatistics
 from fs_neurons.backend.distribution import ONE, Distribution
 from fs_neurons.data.batches import Batch, Batches
 from fs_neurons.network import graph
+from fs_neurons.network.calls import Value
+from fs_neurons.network.coding import Coding
+from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.graph import Graph
 
 __all__ = [
@@ -59,6 +65,7 @@ def profile(
     batch_size: int = 100,
     histogram_range: tuple[float, float] | None = None,
     energy_model: EnergyModel = HOROWITZ_45NM,
+    multiplier: bool | None = None,
     verbose: bool = False,
     distribution: Distribution = ONE,
 ) -> Profile:
@@ -72,11 +79,15 @@ def profile(
         histogram_range: of the gate inputs, in 400 bins; when missing, symmetric about 0 and as wide as
             the widest domain of the parameter sets.
         energy_model: energy of one operation.
+        multiplier: whether there is a digital multiplier, which layers then use whose inputs are no spikes,
+            such as a dense layer behind average pooling: once per image, on sums. Without one, layers in a
+            row count as one, see `reach`. When missing, there is one only if something else needs it.
         verbose: whether to show a progress bar.
         distribution: of the batches; `snn` was made in its scope.
 
     Raises:
-        ConversionError: a model that can't be taken apart, or without FS-neurons.
+        ConversionError: a model that can't be taken apart, or without FS-neurons; or one that needs a
+            multiplier, and `multiplier` is False.
         ValueError: no images, a bad range, or gate inputs that are not finite.
         WorkerLostError: another worker of the distribution is gone.
 
@@ -84,7 +95,7 @@ def profile(
         UserWarning: at some site more than 1 % of the gate inputs are outside its parameter set's domain.
     """
     result = measured(
-        snn, images, batch_size, histogram_range, energy_model, verbose, distribution
+        snn, images, batch_size, histogram_range, energy_model, verbose, distribution, multiplier
     )  # fmt: skip
     outside = sites_outside(result.layers)
     if outside:
@@ -109,6 +120,7 @@ def measured(
     energy_model: EnergyModel = HOROWITZ_45NM,
     verbose: bool = False,
     distribution: Distribution = ONE,
+    multiplier: bool | None = None,
 ) -> Profile:
     """What `profile` gives, without its warning."""
     batches = Batches(snn, images, batch_size)
@@ -120,8 +132,11 @@ def measured(
             inputs = several[0].inputs
             network = graph.trace_spiking(snn, inputs)
             edges = histogram_edges(histogram_range, network.sites)
-            sites = [SiteCollector(c, fan_out(network, c.outputs)) for c in network.sites]
-            pools = [PoolCollector(c, fan_out(network, c.outputs)) for c in spiking_pools(network)]
+            coding = Coding(network)
+            multiplies = _multiplies(snn, coding, multiplier)
+            fan = _fan_outs(coding, multiplies)
+            sites = [SiteCollector(c, fan(c.outputs)) for c in network.sites]
+            pools = [PoolCollector(c, fan(c.outputs)) for c in spiking_pools(network)]
             measure = distribution.compiled(measurement(network, edges))
             size = len(keras.tree.flatten(inputs)[0])
         # Replicas that are left over at the end run copies, which count for nothing.
@@ -143,7 +158,9 @@ def measured(
     for collector, *parts in zip(collectors, *states, strict=True):
         collector.restore([part for part in parts if part is not None])
     layers = tuple(site.finished() for site in sites)
-    macs = sum(multiply_accumulates(call) or 0 for call in network.calls)
+    macs = {call: multiply_accumulates(call) or 0 for call in network.calls}
+    accumulated = sum(collector.from_spikes for collector in collectors)
+    accumulated += sum(macs[call] for call, x in coding.products.items() if x.is_coded)
     ends = [value.index for value in keras.tree.flatten(network.outputs)]
     return Profile(
         model=snn.name,
@@ -151,13 +168,34 @@ def measured(
         layers=layers,
         pools=tuple(pool.finished() for pool in pools),
         edges=edges,
-        macs=macs,
-        digital_macs=macs - sum(collector.from_spikes for collector in collectors),
+        macs=sum(macs.values()),
+        digital_macs=sum(macs.values()) - accumulated if multiplies else 0,
+        digital=tuple(f"{call.name} {reason}" for call, reason in coding.digital.items()),
+        multiplier=multiplies,
         left_out=unknown_calls(network),
         weighted_layers=int(graph.depth(network, graph.is_weighted)[ends].max()),
-        depth=int(graph.depth(network, lambda call: call.is_site)[ends].max()),
+        depth=int(coding.windows[ends].max()),
         energy_model=energy_model,
     )
+
+
+def _multiplies(snn: keras.Model, coding: Coding, multiplier: bool | None) -> bool:
+    if multiplier is False and coding.digital:
+        needed = "; ".join(f"{call.name!r} {why}" for call, why in coding.digital.items())
+        raise ConversionError(f"model {snn.name!r} needs a multiplier: {needed}")
+    return bool(coding.digital) if multiplier is None else multiplier
+
+
+def _fan_outs(coding: Coding, multiplies: bool) -> Callable[[Value], FanOut]:
+    if multiplies:
+        return lambda value: fan_out(coding.graph, value, coding)
+    additions = Additions(coding)
+
+    def fan(value: Value) -> FanOut:
+        total = compressed(np.broadcast_to(additions.of(value), value.shape))
+        return FanOut(total, total)
+
+    return fan
 
 
 def sites_outside(sites: Sequence[LayerProfile]) -> list[LayerProfile]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tabulate import tabulate
 
-from fs_neurons.analysis.energy import Energy, EnergyModel
+from fs_neurons.analysis.energy import OTHERS, Energy, EnergyModel
 from fs_neurons.analysis.statistics import InputStatistics
 from fs_neurons.neuron import NeuronParameters
 
@@ -155,7 +155,9 @@ class Profile:
         macs: multiply-accumulates of the ANN for one image, those with padded zeros left out:
             `connectivity.multiply_accumulates`.
         digital_macs: those of them whose inputs are no spikes, so that they stay: on the image, behind
-            another linear layer, and products such as those of squeeze-excite gates.
+            another linear layer, and products that are not computed from spikes. 0 without a multiplier.
+        digital: calls that need a multiplier, and why, see `network.coding`.
+        multiplier: whether a multiplier is used.
         left_out: calls whose operations are not known, "name (class)": they are in no count of
             operations, and there is no energy.
         weighted_layers: dense and convolutional layers on the longest path.
@@ -170,6 +172,8 @@ class Profile:
     edges: np.ndarray
     macs: int
     digital_macs: int
+    digital: tuple[str, ...]
+    multiplier: bool
     left_out: tuple[str, ...]
     weighted_layers: int
     depth: int
@@ -235,10 +239,14 @@ class Profile:
         """By another model of the energy of an operation, for one image; None as for `energy`."""
         if self.left_out:
             return None
-        return Energy(
-            ann=self.macs * model.mac,
-            snn=self.synaptic_operations * model.ac + self.digital_macs * model.mac,
+        return Energy.of(
+            model, self.macs, self.synaptic_operations, self.digital_macs, self.spikes_per_neuron
         )
+
+    @property
+    def energies(self) -> tuple[Energy, ...]:
+        """By `energy_model`, with memory, and against an ANN of 8 bits; none where operations are left out."""
+        return tuple(filter(None, map(self.energy_by, (self.energy_model, *OTHERS))))
 
     @property
     def K(self) -> int:
@@ -289,10 +297,13 @@ class Profile:
             "ann_macs": self.macs,
             "synaptic_operations": self.synaptic_operations,
             "digital_macs": self.digital_macs,
+            "digital": list(self.digital),
+            "multiplier": self.multiplier,
             "left_out": list(self.left_out),
             "ann_energy_joule": energy.ann if energy else None,
             "snn_energy_joule": energy.snn if energy else None,
             "energy_model": dataclasses.asdict(self.energy_model),
+            "energies": [energy.row() for energy in self.energies],
             "latency_steps": self.latency,
             "paper_latency_steps": self.paper_latency,
             "steps_between_images": self.period,
@@ -350,21 +361,17 @@ class Profile:
         )
 
     def _operations(self) -> list[str]:
-        energy = self.energy
-        counts = (
-            f"ANN {self.macs:,} multiply-accumulates; SNN {self.synaptic_operations:,.0f}"
-            f" accumulates and {self.digital_macs:,} multiply-accumulates"
-        )
-        if energy is None:
+        one = "no multiplications; layers behind another linear one are one with it"
+        digital = f"{self.digital_macs:,} multiply-accumulates" if self.multiplier else one
+        counts = f"ANN {self.macs:,} multiply-accumulates; SNN {self.synaptic_operations:,.0f}"
+        counts += f" accumulates and {digital}"
+        if self.left_out:
             return [
                 f"operations, as far as they are known: {counts}",
                 f"left out of operations, so that there is no energy: {', '.join(self.left_out)}",
             ]
-        return [
-            f"operations: {counts}",
-            f"energy: ANN {1e6 * energy.ann:.3g} uJ, SNN {1e6 * energy.snn:.3g} uJ, a factor of"
-            f" {energy.ratio:.2f} ({self.energy_model.source})",
-        ]
+        energies = [*map(str, self.energies), f"energies: {self.energy_model.source}"]
+        return [f"operations: {counts}", *energies]
 
     def plot(self) -> matplotlib.figure.Figure:
         """Spikes per neuron and distribution of the gate inputs, site by site."""

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from fs_neurons.layers import INPUT
 from fs_neurons.network import ConversionError, Rewriter, Site, checked_sites, graph
 from fs_neurons.network.calls import Call
 from fs_neurons.network.graph import Graph
@@ -62,7 +63,7 @@ def paired(model: keras.Model, snn: keras.Model, inputs: Any = None) -> Pair:
     """
     spiking = graph.trace_spiking(snn, inputs)
     checked_sites(model)
-    converted = {call.name for call in spiking.sites}
+    converted = {call.name for call in spiking.sites if _is_converted(call)}
 
     def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
         models, slash, _ = site.name.rpartition("/")
@@ -74,7 +75,7 @@ def paired(model: keras.Model, snn: keras.Model, inputs: Any = None) -> Pair:
     original = graph.trace(Rewriter(replacement).rewrite(split), inputs)
     numbers: dict[Any, int] = {}
     probes = dict(_numbered(original, lambda call: isinstance(call.op, Probe), numbers))
-    sites = dict(_numbered(spiking, lambda call: call.is_site, numbers))
+    sites = dict(_numbered(spiking, _is_converted, numbers))
     missing = len(sites.keys() ^ probes.keys())
     if missing:
         raise ConversionError(
@@ -82,6 +83,12 @@ def paired(model: keras.Model, snn: keras.Model, inputs: Any = None) -> Pair:
             " layers have no counterpart there"
         )
     return Pair(original, spiking, tuple((probes[i], call) for i, call in sites.items()))
+
+
+def _is_converted(call: Call) -> bool:
+    """Whether this is a site that was an activation, and not the code of an input."""
+    op: Any = call.op
+    return call.is_site and op.activation_name != INPUT
 
 
 def _numbered(

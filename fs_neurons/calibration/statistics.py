@@ -21,12 +21,9 @@ import numpy as np
 
 from fs_neurons.calibration.moments import ASSUMED, UNKNOWN
 from fs_neurons.calibration.propagation import propagate
-from fs_neurons.network.graph import trace
-from fs_neurons.network.keras_internals import input_structure
+from fs_neurons.network.graph import some_inputs, trace
 from fs_neurons.network.sites import checked_sites
 
-# Sizes that a model leaves open are taken for this.
-OPEN_SIZE = 224
 # Standard deviations on either side of the mean that `low` and `high` are away.
 REACH = 6.0
 
@@ -141,7 +138,7 @@ def input_statistics(model: keras.Model) -> InputStatistics:
         TypeError: not a model.
     """
     sites = checked_sites(model)
-    propagation = propagate(model, trace(model, _inputs_of_some_size(model)))
+    propagation = propagate(model, trace(model, some_inputs(model)))
     found = []
     for site in sites:
         x, axis = propagation.gate_inputs(site)
@@ -150,11 +147,3 @@ def input_statistics(model: keras.Model) -> InputStatistics:
         )
     assumed = any(statistics.source == ASSUMED for statistics in found)
     return InputStatistics(tuple(found), tuple(propagation.assumptions) if assumed else ())
-
-
-def _inputs_of_some_size(model: keras.Model) -> Any:
-    def some(symbol: Any) -> np.ndarray:
-        shape = [OPEN_SIZE if size is None else size for size in symbol.shape[1:]]
-        return np.broadcast_to(np.float32(0), (1, *shape))
-
-    return keras.tree.map_structure(some, input_structure(model))

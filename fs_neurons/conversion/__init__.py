@@ -2,6 +2,7 @@
 
 from fs_neurons.conversion.exporting import export
 from fs_neurons.conversion.folding import FoldingReport, fold
+from fs_neurons.conversion.quantization import quantize
 from fs_neurons.conversion.report import ConversionReport, conversion_report, trace_sites
 from fs_neurons.conversion.substitution import convert
 from fs_neurons.conversion.verification import verify
@@ -13,6 +14,7 @@ __all__ = [
     "convert",
     "export",
     "fold",
+    "quantize",
     "trace_sites",
     "verify",
 ]

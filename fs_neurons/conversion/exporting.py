@@ -3,6 +3,7 @@
     export(snn, "snn.onnx")
     export(snn, "snn.tflite", format="litert")
     export(snn, "folder", format="tf_saved_model")
+    export(snn, "net.nir", format="nir", images=x)
 
 ONNX and LiteRT have no fused kernels: FS-ReLU becomes scaling, rounding and clipping, any other set two table
 lookups, see `neuron.lookup`. A SavedModel keeps its kernels.
@@ -19,13 +20,14 @@ from typing import Any
 import keras
 
 from fs_neurons.backend import without_kernels
+from fs_neurons.conversion.nir_format import write_nir
 from fs_neurons.conversion.onnx_graph import OnnxGraph
 from fs_neurons.conversion.onnx_integers import to_integers
 from fs_neurons.conversion.onnx_scales import fold_scales
 from fs_neurons.conversion.onnx_sites import StandIns, write_out
 from fs_neurons.network.keras_internals import input_structure, patch_tf2onnx
 
-FORMATS = ("onnx", "tf_saved_model", "litert")
+FORMATS = ("onnx", "tf_saved_model", "litert", "nir")
 LITERT_SINCE = (3, 13)
 
 
@@ -42,24 +44,21 @@ def export(
     Args:
         model: functional or sequential, with FS-neurons or without.
         path: file to write or replace; of "tf_saved_model" a folder. Missing folders are made.
-        format: "onnx", "tf_saved_model" or "litert".
+        format: "onnx", "tf_saved_model", "litert", or "nir" for neuromorphic chips, see `nir_format`.
         integers: for "onnx": whether spikes of FS-ReLU with K <= 8 are integers of 8 bits, and so are the weights
             between two such sites, which takes less time and changes outputs a little. What stays in float
             is warned of. Processors without instructions for 8 bits (VNNI on x86) may gain nothing.
-        options: of Keras' `model.export` for that format; for "onnx" only `opset_version`.
+        options: of Keras' `model.export` for that format; for "onnx" only `opset_version`; for "nir" only
+            `images`, whose spikes and class scores are to be in the file.
 
     Raises:
-        RuntimeError: the backend is not TensorFlow.
+        RuntimeError: the backend is not TensorFlow; "nir" runs on all.
+        ConversionError: what has no node in NIR, for "nir".
         TypeError: not a Keras model.
         ValueError: another format, or a model that is not built; or `integers`, and the format is not "onnx" or
             no convolution is between two FS-ReLUs with K <= 8.
-        ImportError: tf2onnx is missing, for "onnx".
+        ImportError: tf2onnx is missing, for "onnx", or nir, for "nir".
     """
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            f"export runs on TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}: save the model,"
-            " and load and export it with KERAS_BACKEND=tensorflow"
-        )
     if not isinstance(model, keras.Model):
         raise TypeError(f"expected a keras.Model, got {type(model).__name__}")
     if format not in FORMATS:
@@ -70,6 +69,14 @@ def export(
         raise ValueError(f"integers=True is for format 'onnx', not {format!r}")
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if format == "nir":
+        write_nir(model, path, **options)
+        return
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"export runs on TensorFlow, and KERAS_BACKEND is {keras.backend.backend()}: save the model,"
+            " and load and export it with KERAS_BACKEND=tensorflow"
+        )
     if format == "onnx":
         _export_onnx(model, path, integers, **options)
     elif format == "litert":

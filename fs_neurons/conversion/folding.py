@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -72,7 +74,25 @@ def fold(model: keras.Model) -> tuple[keras.Model, FoldingReport]:
         raise TypeError(f"can't fold {model!r}: it must be a sequential or functional keras.Model")
     if not model.built:
         raise ValueError(f"model {model.name!r} is not built: call it on an input first")
-    plan = _Plan(call_counts(model))
+    return _folded(model, _Plan(call_counts(model)))
+
+
+def fold_inputs(model: keras.Model) -> tuple[keras.Model, FoldingReport]:
+    """Folds Normalization, Rescaling and BatchNormalization in front of the first weights into these.
+
+    Where a border is padded with zeros, which an offset does not reach, the scale goes into the weights, and
+    what remains is a Rescaling that adds the offset: a constant current of each neuron.
+
+    Args:
+        model: as for `fold`; the model of inputs and of nested models alike.
+
+    Returns:
+        A new model that computes the same at inference, up to rounding; and a report.
+    """
+    return _folded(model, _Plan(call_counts(model), inputs_only=True))
+
+
+def _folded(model: keras.Model, plan: _Plan) -> tuple[keras.Model, FoldingReport]:
     plan.visit(model)
     return _Folder(plan).rewrite(model), FoldingReport(plan.folded, plan.left)
 
@@ -84,14 +104,25 @@ class _Affine:
     scale: np.ndarray
     offset: np.ndarray
 
+    def after(self, other: _Affine) -> _Affine:
+        """Of what `other` gives."""
+        return _Affine(self.scale * other.scale, self.scale * other.offset + self.offset)
+
 
 class _Plan:
-    """Which layers go, and the new weights of those that take them in; ids are those of layers."""
+    """Which layers go, and the new weights of those that take them in; ids are those of layers.
 
-    def __init__(self, calls: collections.Counter[int]):
-        self.calls = calls  # id of a layer -> how often it is called
+    Args:
+        calls: id of a layer -> how often it is called.
+        inputs_only: whether only what is in front of the first weights goes.
+    """
+
+    def __init__(self, calls: collections.Counter[int], inputs_only: bool = False):
+        self.calls = calls
+        self.inputs_only = inputs_only
         self.gone: set[int] = set()
         self.weights: dict[int, list[np.ndarray]] = {}  # as `get_weights`, with a bias; float64
+        self.offsets: dict[int, np.ndarray] = {}  # what is left of a layer: an offset per channel
         self.folded: dict[str, str] = {}
         self.left: dict[str, str] = {}
         self.seen: set[int] = set()  # ids of models
@@ -129,12 +160,30 @@ class _Plan:
             if is_rewritable(op):
                 self.visit(op)
         affine = [op for op in operations if _kind(op) is AFFINE]
+        if self.inputs_only:
+            for chain in self._input_chains(affine):
+                self._into_next(*chain)
+            return
         for op in affine:
             self._into_previous(op)
         # From the output to the input, so that several in a row go one after the other.
         for op in reversed(affine):
             if id(op) not in self.gone:
                 self._into_next(op)
+
+    def _input_chains(self, affine: list[Any]) -> list[list[Any]]:
+        """Normalising layers that take an input, each with those that follow it and take nothing else."""
+        chains: list[list[Any]] = []
+        for op in affine:  # in order of execution
+            before = self.before.get(id(op))
+            while id(before) in self.gone:
+                before = self.before.get(id(before))
+            if before is None:
+                chains.append([op])
+            for chain in chains:
+                if chain[-1] is before and self.after.get(id(before)) is not None:
+                    chain.append(op)
+        return chains
 
     def _into_previous(self, op: Any) -> None:
         target = self.before.get(id(op))
@@ -158,24 +207,40 @@ class _Plan:
         self._fold(op, target)
         self.after[id(target)] = self.after.get(id(op))
 
-    def _into_next(self, op: Any) -> None:
-        target, padded = self.after.get(id(op)), False
+    def _into_next(self, *chain: Any) -> None:
+        """Folds a layer into the one behind it; or several in a row, so that at most an offset is left."""
+        op = chain[-1]
+        target: Any = self.after.get(id(op))
+        padded = False
         while target is not None and (_kind(target) is PADDING or id(target) in self.gone):
             padded |= _kind(target) is PADDING
             if self.calls[id(target)] > 1:
                 break
             target = self.after.get(id(target))
-        reason = self._reason_against(op, target, padded)
+        reason = next(filter(None, (self._reason_against(part, target) for part in chain)), "")
         if reason:
             self.left.setdefault(op.name, reason)
             return
-        affine = _affine_of(op, self.inputs[id(target)], channel_axis(target))
-        assert affine is not None
+        affine = _product_of(chain, self.inputs[id(target)], channel_axis(target))
+        padding = getattr(target, "padding", "valid")
+        padded |= padding != "valid" and set(target.kernel_size) != {1}
+        if affine.offset.any() and (padded or _kind(target) is TRANSPOSED):
+            rank = len(self.inputs[id(target)].shape)
+            on_last = channel_axis(target) % rank == rank - 1
+            if not (self.inputs_only and affine.scale.all() and on_last):
+                self.left.setdefault(
+                    op.name, f"its offset does not reach the padded borders of {target.name!r}"
+                )
+                return
+            self.offsets[id(op)] = affine.offset / affine.scale
+            affine = _Affine(affine.scale, np.zeros_like(affine.offset))
         self._scale_inputs(target, affine)
-        self._fold(op, target)
+        for part in chain:
+            self._fold(part, target)
+        self.gone -= self.offsets.keys()
 
-    def _reason_against(self, op: Any, target: Any, padded: bool) -> str:
-        """Why a layer can't go into the one behind it; empty if it can."""
+    def _reason_against(self, op: Any, target: Any) -> str:
+        """Why a layer can't go into the one behind it; empty if it can, borders left aside."""
         if target is None:
             return "its output goes to several layers, or out of the model"
         if self.calls[id(op)] > 1 or self.calls[id(target)] > 1:
@@ -187,10 +252,6 @@ class _Plan:
         affine = _affine_of(op, self.inputs[id(target)], channel_axis(target))
         if affine is None:
             return "it works along another axis than that of the channels"
-        padding = getattr(target, "padding", "valid")
-        padded |= padding != "valid" and set(target.kernel_size) != {1}
-        if affine.offset.any() and (padded or _kind(target) is TRANSPOSED):
-            return f"its offset does not reach the padded borders of {target.name!r}"
         return ""
 
     def _fold(self, op: Any, target: Any) -> None:
@@ -241,6 +302,12 @@ def _obstacle(target: Any) -> str:
     return ""
 
 
+def _product_of(chain: Sequence[Any], tensor: Any, axis: int) -> _Affine:
+    """All of several layers in a row, of which `_affine_of` knows each."""
+    affine = [x for op in chain if (x := _affine_of(op, tensor, axis)) is not None]
+    return functools.reduce(lambda before, x: x.after(before), affine)
+
+
 def _affine_of(op: Any, tensor: Any, axis: int) -> _Affine | None:
     """Scale and offset of a normalising layer along an axis of `tensor`; None along other axes."""
     channels = tensor.shape[axis]
@@ -287,6 +354,9 @@ class _Folder(Rewriter):
         return id(op) in self.plan.gone or super().skips(op)
 
     def _new_clone(self, op: Any) -> Any:
+        if id(op) in self.plan.offsets:
+            offset = self.plan.offsets[id(op)].astype(np.float32).tolist()
+            return layers.Rescaling(1.0, offset, name=op.name, dtype=op.dtype_policy)
         if id(op) in self.plan.weights:
             clone = clone_of(op, self.names[id(op)], use_bias=True)
             self.reweighted.append((clone, self.plan.weights[id(op)]))

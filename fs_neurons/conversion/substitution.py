@@ -23,13 +23,18 @@ import keras
 import numpy as np
 
 from fs_neurons.calibration import Settings, calibrate
+from fs_neurons.calibration.data import checked_inputs
 from fs_neurons.calibration.selection import Selection
 from fs_neurons.conversion.choosing import Sets, fitted, kept_sites, listing, refusal
 from fs_neurons.conversion.folding import fold
+from fs_neurons.conversion.inputs import InputCode, with_folded_inputs
 from fs_neurons.conversion.without_data import select, statistics_of, warn_of_outside
 from fs_neurons.layers import FSActivation, fs_layer
 from fs_neurons.network.activations import base_name
+from fs_neurons.network.coding import Coding
 from fs_neurons.network.errors import ConversionError
+from fs_neurons.network.graph import some_inputs, trace
+from fs_neurons.network.keras_internals import input_structure
 from fs_neurons.network.rewriting import Rewriter
 from fs_neurons.network.sites import Site, checked_sites
 from fs_neurons.network.splitting import split_prelus
@@ -37,6 +42,7 @@ from fs_neurons.network.structure import idle_layers
 from fs_neurons.neuron import FSParameters, NeuronParameters
 
 UNSUPPORTED = ("raise", "keep", "fit")
+DIGITAL = ("any", "none")
 
 
 def convert(
@@ -54,6 +60,9 @@ def convert(
     spike_penalty: float = 0.0,
     target_spikes: float | None = None,
     correction: str | None = None,
+    input_bits: int | None = None,
+    input_range: tuple[float, float] | None = None,
+    digital: str = "any",
     verbose: bool = False,
     **activations: FSParameters | str,
 ) -> keras.Model:
@@ -85,6 +94,13 @@ def convert(
         target_spikes: spikes per neuron that calibration is to reach, by the least such penalty.
         correction: how calibration makes up for errors, one of `calibration.CORRECTIONS`; when missing,
             "joint" with up to four steps, or eight with a price on spikes, else "weights".
+        input_bits: codes the inputs by FS-neurons of so many steps, in binary: the first layer then
+            accumulates like all others. Normalisation in front of it goes into its weights. Numbers between
+            the codes are rounded to the nearest.
+        input_range: (low, high) of the inputs, high not included: with (0, 256) and 8 bits, pixels are coded
+            without error. When missing, that of the least squared error on `calibration_data`.
+        digital: "any", or "none" to refuse a network in which anything between the inputs and the class
+            scores needs a multiplier, see `network.coding`.
         verbose: whether calibration shows a progress bar.
         activations: parameter sets by activation name, relu=..., swish=..., gelu=..., each FSParameters,
             the name of a set or a path; instead of the registered ones. The set for relu also gives
@@ -95,8 +111,8 @@ def convert(
         are left out of it, with a warning; so is a compile state that Keras can't make anew.
 
     Raises:
-        ConversionError: a subclassed model, an unsupported activation, nothing to convert, or a model
-            that was converted before.
+        ConversionError: a subclassed model, an unsupported activation, nothing to convert, a model
+            that was converted before, or one that needs a multiplier in spite of `digital`.
         TypeError, ValueError, FileNotFoundError: wrong arguments, or calibration data that holds
             labels, NaN or too few images.
     """
@@ -106,6 +122,10 @@ def convert(
     )  # fmt: skip
     if unsupported not in UNSUPPORTED:
         raise ValueError(f"unsupported must be 'raise', 'keep' or 'fit', got {unsupported!r}")
+    if digital not in DIGITAL:
+        raise ValueError(f"digital must be one of {', '.join(DIGITAL)}, got {digital!r}")
+    if input_range is not None and input_bits is None:
+        raise ValueError("input_range is that of coded inputs: give input_bits as well")
     for name, names in (("keep", keep), ("keep_layers", keep_layers)):
         if isinstance(names, str):
             raise TypeError(f"{name} must be a list of names, got {names!r}")
@@ -115,6 +135,14 @@ def convert(
     statistics = None if calibrated else statistics_of(model)  # folding loses them
     if fold_batch_norm:
         model = _folded(model)
+    code: InputCode | None = None
+    if input_bits is not None:
+        data = None if calibrated is None else checked_inputs(model, calibration_data)
+        code = InputCode(model, input_bits, input_range, data)
+        model = with_folded_inputs(model)
+        if data is not None:
+            structure = input_structure(model)
+            calibration_data = keras.tree.pack_sequence_as(structure, code.decoded(data))
     every = checked_sites(model)
     kept = kept_sites(every, keep, keep_layers)
     heads = [] if convert_outputs else [site for site in every if site.is_output]
@@ -138,7 +166,8 @@ def convert(
         )
 
     if calibrated is not None:
-        return calibrate(model, parameters_of, calibration_data, calibrated, verbose)
+        snn = calibrate(model, parameters_of, calibration_data, calibrated, verbose)
+        return _finished(snn, code, digital)
 
     selected: dict[Site, Selection] = {}
     if quality != "paper":
@@ -146,6 +175,20 @@ def convert(
         selected = select(statistics, free, quality, steps)
     chosen = parameters_of | {site: selected[site].parameters for site in selected}
     _check_steps(chosen, steps)
+    snn = _substituted(model, chosen, selected)
+    covered = {
+        s: x for s, x in chosen.items() if not (s in selected and selected[s].scale is not None)
+    }
+    warn_of_outside(statistics, covered, selected, stacklevel=2)
+    return _finished(snn, code, digital)
+
+
+def _substituted(
+    model: keras.Model,
+    chosen: Mapping[Site, NeuronParameters],
+    selected: Mapping[Site, Selection],
+) -> keras.Model:
+    """A new model with FS-neurons at its sites."""
     scales: list[tuple[FSActivation, np.ndarray]] = []
 
     def replacement(site: Site, name: str, dtype: Any) -> keras.layers.Layer | None:
@@ -164,10 +207,21 @@ def convert(
     snn = Rewriter(replacement).rewrite(model)
     for layer, scale in scales:
         layer.scale.assign(scale)
-    covered = {
-        s: x for s, x in chosen.items() if not (s in selected and selected[s].scale is not None)
-    }
-    warn_of_outside(statistics, covered, selected, stacklevel=2)
+    return snn
+
+
+def _finished(snn: keras.Model, code: InputCode | None, digital: str) -> keras.Model:
+    """With coded inputs; refused where it needs a multiplier and must not."""
+    if code is not None:
+        snn = code.put_in_front(snn)
+    if digital == "none":
+        needed = Coding(trace(snn, some_inputs(snn))).digital
+        if needed:
+            raise ConversionError(
+                f"digital='none': {len(needed)} layers of model {snn.name!r} need a multiplier, or hand on"
+                " values that need one: "
+                + "; ".join(f"{call.name!r} {reason}" for call, reason in needed.items())
+            )
     return snn
 
 

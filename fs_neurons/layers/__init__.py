@@ -1,6 +1,7 @@
 """Keras layers of FS-neurons, max-pooling of their spikes, and the recording of both."""
 
 from fs_neurons.layers.activation import FSActivation, FSReLU, FSSigmoid, FSSwish, fs_layer
+from fs_neurons.layers.coding import INPUT, FSInput
 from fs_neurons.layers.exporting import leave_kernels_out_of_onnx
 from fs_neurons.layers.pooling import FSMaxPooling2D, spiking_pool
 from fs_neurons.layers.recording import (
@@ -12,7 +13,9 @@ from fs_neurons.layers.recording import (
 )
 
 __all__ = [
+    "INPUT",
     "FSActivation",
+    "FSInput",
     "FSMaxPooling2D",
     "FSReLU",
     "FSSigmoid",

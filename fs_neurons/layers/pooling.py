@@ -1,19 +1,21 @@
-"""Max-pooling of FS-ReLU neurons: what it computes, and the spikes that it does so with.
+"""Max-pooling of FS-neurons: what it computes, and the spikes that it does so with.
 
-The spikes of an FS-ReLU are the binary digits of its output, the most significant first. The largest
-output of a window is therefore known digit by digit: all its neurons begin as candidates; at step t the
-pool fires if any candidate does, and then the candidates that did not fire drop out. What is left is the
-neurons with the largest code, and the pool's spike train is that code: `max_spikes`. As a larger code is a
-larger output, its output is the largest of the outputs, bit for bit, and a forward pass computes just that.
-`convert` puts `FSMaxPooling2D` where max-pooling follows FS-ReLU, directly or through zero padding, which is
-silence.
+Of two neurons of one set, the one with the larger gate input is the first to fire alone: as long as both fire
+together, its potential stays the larger one. So the largest of a window is known step by step: all its neurons begin
+as candidates; at step t the pool fires if any candidate does, and then the candidates that did not fire drop out.
+What is left has the spike train of the largest gate input, and so has the pool: `max_spikes`. Where the response
+never falls, its output is the largest of the outputs, bit for bit, and a forward pass computes just that.
+FS-ReLU is the plainest case: its spikes are the binary digits of its output, the most significant first.
+
+`convert` puts `FSMaxPooling2D` where max-pooling follows neurons whose response never falls, directly or through
+zero padding, which is silence.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,8 +23,10 @@ import numpy as np
 from keras import layers, ops
 
 from fs_neurons.backend import fuse, kernels_left_out
-from fs_neurons.layers.activation import FSReLU
-from fs_neurons.neuron import FSParameters, relu_parameters
+from fs_neurons.layers.activation import FSActivation, FSReLU
+from fs_neurons.neuron import FSParameters, NeuronParameters, relu_parameters
+from fs_neurons.neuron.sets import from_config, to_config
+from fs_neurons.neuron.staircase import steps_of
 
 # Up to here every code is tried out before a pool is built; the paper's largest K is 16.
 MOST_STEPS = 16
@@ -54,24 +58,45 @@ def max_spikes(trains: Iterable[Sequence[Any]]) -> Iterator[Any]:
 
 @keras.saving.register_keras_serializable(package="fs_neurons")
 class FSMaxPooling2D(layers.MaxPooling2D):
-    """Max-pooling of the outputs of an FSReLU layer, which `spikes` does on their spikes.
+    """Max-pooling of the outputs of a layer of FS-neurons, which `spikes` does on their spikes.
 
-    Where the channels of that layer have a scale, K and alpha are those of its set, without the scale.
+    Where the channels of that layer have a scale, which is positive, its set is given without the scale.
 
     NaN gives NaN. The pool is a gate, not a neuron: it is neither counted as neurons nor its output as spikes.
 
     Args:
-        K: number of time steps of the FS-ReLU.
+        K: number of time steps, of an FS-ReLU.
         alpha: upper end of its range.
         pool_size: height and width of the windows.
         kwargs: of keras.layers.MaxPooling2D, such as strides, padding and data_format.
+        parameters: the set of other neurons, in place of K and alpha.
 
     Raises:
-        ValueError: as `relu_parameters`, or float32 outputs of that FS-ReLU do not tell its spikes.
+        ValueError: as `relu_parameters`, or float32 outputs of that FS-ReLU do not tell its spikes; or the
+            response for `parameters` falls.
     """
 
-    def __init__(self, K: int, alpha: float, pool_size: Any = (2, 2), **kwargs: Any):
+    def __init__(
+        self,
+        K: int | None = None,
+        alpha: float | None = None,
+        pool_size: Any = (2, 2),
+        parameters: NeuronParameters | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(pool_size, **kwargs)
+        self.parameters: NeuronParameters
+        self.is_binary = parameters is None
+        if parameters is not None:
+            if isinstance(parameters, Mapping):  # from a saved model
+                parameters = from_config(parameters)
+            reason = obstacle_to_pooling(parameters)
+            if reason:
+                raise ValueError(f"FSMaxPooling2D: {reason}; use keras.layers.MaxPooling2D")
+            self.parameters = parameters
+            return
+        if K is None or alpha is None:
+            raise ValueError("FSMaxPooling2D takes K and alpha of an FS-ReLU, or parameters")
         # The outputs that it takes are multiples of the step, up to rounding where channels have a scale.
         self.parameters = relu_parameters(K, alpha, "nearest")
         if not _recoverable(self.parameters):
@@ -91,21 +116,25 @@ class FSMaxPooling2D(layers.MaxPooling2D):
         """The currents that the pool passes on, step by step, from those that reach it.
 
         Args:
-            currents: d(t) z(t) of the FS-ReLU, (steps, images, ...), of known size; steps from K on are
+            currents: d(t) z(t) of the neurons, (steps, images, ...), of known size; steps from K on are
                 silent. A scale of its channels may be in them.
 
         Returns:
             d(t) z(t) of the pool, (steps, ...).
         """
         arriving = [self._windows(currents[t]) for t in range(self.parameters.K)]
-        trains = ([current > 0 for current in windows] for windows in arriving)
+        trains = ([ops.not_equal(current, 0) for current in windows] for windows in arriving)
         steps = []
         for windows, fires in zip(arriving, max_spikes(trains), strict=True):
             # All currents of a channel at a step are equal.
-            current = functools.reduce(ops.maximum, windows)
+            current = functools.reduce(lambda a, b: ops.where(ops.not_equal(a, 0), a, b), windows)
             steps.append(ops.where(fires, current, ops.zeros_like(current)))
         silence = [ops.zeros_like(steps[0])] * (currents.shape[0] - len(steps))
         return ops.stack(steps + silence)
+
+    def largest(self, x: Any) -> Any:
+        """The largest gate input of each window, in any unit: its spikes are those of the pool."""
+        return super().call(x)
 
     def _windows(self, x: Any) -> list[Any]:
         """The members of all windows: one tensor of the shape of the output per place in a window."""
@@ -135,7 +164,10 @@ class FSMaxPooling2D(layers.MaxPooling2D):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        return {**config, "K": self.parameters.K, "alpha": self.parameters.alpha}
+        if self.is_binary:
+            assert isinstance(self.parameters, FSParameters)
+            return {**config, "K": self.parameters.K, "alpha": self.parameters.alpha}
+        return {**config, "parameters": to_config(self.parameters)}
 
 
 def spiking_pool(pool: Any, source: Any) -> FSMaxPooling2D | None:
@@ -146,19 +178,41 @@ def spiking_pool(pool: Any, source: Any) -> FSMaxPooling2D | None:
         source: layer whose output it pools.
 
     Returns:
-        None where `source` is no FS-ReLU, `pool` is no MaxPooling2D, or outputs are not kept in float32.
+        None where `source` is no layer of FS-neurons, or one whose spikes can't be pooled; `pool` is no
+        MaxPooling2D; or outputs are not kept in float32.
     """
-    if type(pool) is not layers.MaxPooling2D or not isinstance(source, FSReLU):
+    if type(pool) is not layers.MaxPooling2D or not isinstance(source, FSActivation):
         return None
-    exact = source.compute_dtype == pool.compute_dtype == "float32"
+    if not source.compute_dtype == pool.compute_dtype == "float32":
+        return None
     parameters = source.parameters
-    if not exact or parameters.alpha is None:
+    known: dict[str, Any] = {"parameters": to_config(parameters)}
+    if isinstance(source, FSReLU):
+        alpha = source.parameters.alpha
+        assert alpha is not None  # it takes no other set
+        if _recoverable(relu_parameters(parameters.K, alpha, "nearest")):
+            known = {"K": parameters.K, "alpha": alpha}
+    if "parameters" in known and obstacle_to_pooling(parameters):
         return None
-    if not _recoverable(relu_parameters(parameters.K, parameters.alpha, "nearest")):
-        return None
-    config = {**pool.get_config(), "K": parameters.K, "alpha": parameters.alpha}
-    spiking: FSMaxPooling2D = FSMaxPooling2D.from_config(config)
+    spiking: FSMaxPooling2D = FSMaxPooling2D.from_config({**pool.get_config(), **known})
     return spiking
+
+
+def obstacle_to_pooling(parameters: NeuronParameters) -> str:
+    """Why the spikes of neurons don't tell the largest output of a window; empty if they do.
+
+    Far below all thresholds the response of any neuron is 0, so that one that never falls is nowhere negative.
+    """
+    members = (parameters,) if isinstance(parameters, FSParameters) else parameters.used
+    for member in members:
+        if member.alpha is not None:
+            continue
+        steps = steps_of(member)
+        if not member.d.all():
+            return f"spikes of {member.name!r} at some steps are worth nothing"
+        if steps is None or not (np.diff(steps.values) > 0).all():
+            return f"the response of {member.name!r} falls somewhere"
+    return ""
 
 
 def _replaced(x: Any, old: float, new: float) -> Any:

@@ -13,7 +13,7 @@ from fs_neurons.network.keras_internals import is_of_keras, output_shape_of, par
 from fs_neurons.network.kinds import WRAPPERS
 
 
-def clone_of(op: Any, name: str, linear: bool = False, **changes: Any) -> Any:
+def clone_of(op: Any, name: str, /, linear: bool = False, **changes: Any) -> Any:
     """A new layer or operation of the same configuration.
 
     Args:

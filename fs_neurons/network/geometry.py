@@ -310,6 +310,18 @@ def _axis_fan_out(
     return np.bincount(at[(at >= 0) & (at < size)], minlength=size).astype(np.int64)
 
 
+def axis_pairs(
+    size: int, out: int, kernel: int, stride: int, dilation: int, padding: str, transposed: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Along one axis of a convolution: each input and output that a tap connects."""
+    inputs, outputs = (out, size) if transposed else (size, out)
+    before = _pad_before(inputs, outputs, kernel, stride, dilation, padding)
+    at = np.arange(outputs)[:, None] * stride + np.arange(kernel) * dilation - before
+    place, tap = np.nonzero((at >= 0) & (at < inputs))
+    pair = at[place, tap], place
+    return (pair[1], pair[0]) if transposed else pair
+
+
 def _pad_before(size: int, out: int, kernel: int, stride: int, dilation: int, padding: str) -> int:
     extent = (kernel - 1) * dilation + 1
     if padding == "causal":

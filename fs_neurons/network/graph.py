@@ -26,7 +26,12 @@ from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.keras_internals import input_structure, is_rewritable, parts_of, run_graph
 from fs_neurons.network.kinds import applies_activation, kind_of, unwrapped
 
-__all__ = ["Call", "Graph", "Value", "depth", "is_linear", "is_weighted", "trace", "trace_spiking"]
+__all__ = [
+    "Call", "Graph", "Value", "depth", "is_linear", "is_weighted", "some_inputs", "trace", "trace_spiking",
+]  # fmt: skip
+
+# Sizes that a model leaves open are taken for this, where they are of no importance.
+OPEN_SIZE = 224
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +163,16 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
     structure = keras.tree.pack_sequence_as(input_structure(model), flat)
     outputs = visit(model, "", structure)
     return Graph(tuple(values), tuple(flat), tuple(calls), outputs)
+
+
+def some_inputs(model: keras.Model) -> Any:
+    """Zeros, one image, in the structure that the model takes; sizes that it leaves open are OPEN_SIZE."""
+
+    def some(symbol: Any) -> np.ndarray:
+        shape = [OPEN_SIZE if size is None else size for size in symbol.shape[1:]]
+        return np.broadcast_to(np.float32(0), (1, *shape))
+
+    return keras.tree.map_structure(some, input_structure(model))
 
 
 def trace_spiking(model: keras.Model, inputs: Any = None) -> Graph:

@@ -109,7 +109,7 @@ GLOBAL_AVERAGE_POOLING = Kind("global average pooling", linear=True, spatial=Tru
 MAX_POOLING = Kind(
     "max pooling",
     spatial=True,
-    digital="takes the maximum of values that are not spikes of FS-ReLU",
+    digital="takes the maximum of values, not of spikes of neurons whose response never falls",
 )
 GLOBAL_MAX_POOLING = Kind(
     "global max pooling", spatial=True, digital="takes the maximum of a whole feature map"
@@ -117,7 +117,11 @@ GLOBAL_MAX_POOLING = Kind(
 # Hands on spikes: a gate, which adds nothing.
 SPIKING_POOLING = Kind("max pooling of spikes", spatial=True, additions=geometry.nothing)
 SUM = Kind("sum", linear=True)
-PRODUCT = Kind("product", macs=geometry.product_macs, digital="multiplies two tensors")
+PRODUCT = Kind(
+    "product",
+    macs=geometry.product_macs,
+    digital="multiplies two tensors, by additions where one is the spikes of a site",
+)
 # A product of matrices; linear where one of them is constant.
 CONTRACTION = Kind(
     "contraction", fan_out=geometry.contraction_fan_out, macs=geometry.contraction_macs,

@@ -36,7 +36,7 @@ class Rewriter:
     """Builds a new model with other layers at its sites, the weights those of the original.
 
     Layers are cloned once, however often they are called; an inline activation becomes a companion
-    layer that is called after its layer. Max-pooling behind FS-ReLU becomes that of spikes. Augmentation
+    layer that is called after its layer. Max-pooling behind FS-neurons becomes that of spikes where their response never falls. Augmentation
     is left out, since it does nothing at inference.
 
     Args:
@@ -76,6 +76,10 @@ class Rewriter:
         """Whether a layer is left out, so that its input takes the place of its output."""
         return is_idle(op)
 
+    def input_layers(self, model: keras.Model, x: keras.KerasTensor) -> list[keras.layers.Layer]:
+        """Layers to put behind an input of the model, or of one that is nested in it."""
+        return []
+
     def _model(self, model: keras.Model) -> keras.Model:
         if isinstance(model, keras.Sequential):
             return self._sequential(model)
@@ -83,12 +87,20 @@ class Rewriter:
             lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name),
             input_structure(model),
         )
-        outputs = run_graph(model, inputs, self._caller)
+
+        def entered(x: keras.KerasTensor, new: Any) -> Any:
+            for layer in self.input_layers(model, x):
+                new = layer(new)
+            return new
+
+        starts = keras.tree.map_structure(entered, input_structure(model), inputs)
+        outputs = run_graph(model, starts, self._caller)
         return functional_class(model)(inputs, outputs, name=model.name)
 
     def _sequential(self, model: keras.Sequential) -> keras.Sequential:
         (x,) = model.inputs
         new_layers = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name)]
+        new_layers += self.input_layers(model, x)
         source = None
         for layer in model.layers:
             if self.skips(layer):

@@ -7,8 +7,10 @@ Time runs in windows of K steps. A site that has d - 1 sites before it on its lo
 window d - 1 and fires during window d: its neurons start from what they collected and follow equations (1)
 and (2). A spike at step t makes, at once, a current in all neurons that it reaches: the linear layers between
 two sites, applied to d(t) z(t); their constants (biases) arrive once, with the first step. Where branches of
-unequal depth meet, spikes of the shorter one wait in a delay line for whole windows. Operations that are
-not linear (products, softmax) are digital: they work at the end of the window, on complete values.
+unequal depth meet, spikes of the shorter one wait in a delay line for whole windows. A product of two values
+takes the spikes of one factor, the carrier, one window after the other factor is complete: each spike at step t
+makes the current d(t) times the other factor, see `network.coding`. Other operations that are not linear
+(softmax, a kept activation) are digital: they work at the end of the window, on complete values.
 
 A neuron is busy for two windows, so that a new image enters every 2 K steps while earlier ones are still
 deeper in the network.
@@ -33,6 +35,7 @@ from fs_neurons import neuron
 from fs_neurons.data.batches import Batches
 from fs_neurons.network import ConversionError, graph
 from fs_neurons.network.calls import Call, Value
+from fs_neurons.network.coding import Coding
 from fs_neurons.network.kinds import SPIKING_POOLING, kind_of
 
 # Largest difference between a sum of currents and a gate input, relative to the largest of the site (at
@@ -92,8 +95,10 @@ class Simulation:
         outputs: what the network gives, as numpy arrays in the model's structure.
         sites: one `SiteActivity` per site, in order of execution.
         K: steps of a window: of the slowest site.
-        depth: windows after the first until the output is complete: sites on the longest path to it.
-        delays: for each layer where branches of unequal depth meet, the steps that the shortest waits.
+        depth: windows after the first until the output is complete: sites on the longest path to it, and
+            products whose carrier waits for the other factor.
+        delays: for each layer where branches of unequal depth meet, the steps that the shortest waits; for a
+            product, those that the spikes of its carrier wait.
         deviation: largest difference between a gate input as a sum of currents and as one sum,
             relative to the largest gate input of its site (at least 1).
     """
@@ -207,7 +212,8 @@ class _Run:
         self.network = network
         self.keep_raster = raster
         self.K = max(call.op.parameters.K for call in network.sites)
-        self.windows = graph.depth(network, lambda call: call.is_site)
+        self.coding = Coding(network)
+        self.windows = self.coding.windows
         ends = keras.tree.flatten(network.outputs)
         self.depth = int(max(self.windows[value.index] for value in ends))
         self.delays = self._delays()
@@ -221,6 +227,9 @@ class _Run:
         delays = {}
         for call in self.network.calls:
             at = [self.windows[value.index] for value in call.inputs]
+            product = self.coding.products.get(call)
+            if product is not None:
+                at = [self.windows[x.index] for x in (product.carrier, call.outputs)]
             if at and min(at) < max(at):
                 delays[call.name] = int(max(at) - min(at)) * self.K
         return delays
@@ -244,7 +253,7 @@ class _Run:
                 spikes, stream = _fire(x, call.op, self.K)
                 self._record(next(sites), spikes, count)
             else:
-                stream = self._passed_on(i, call, total, streams)
+                stream = self._passed_on(i, call, total, totals, streams)
             arriving = zip(
                 keras.tree.flatten(call.outputs), keras.tree.flatten(stream), strict=True
             )
@@ -258,8 +267,18 @@ class _Run:
         self.images += count
         return keras.tree.map_structure(ops.convert_to_numpy, outputs)
 
-    def _passed_on(self, i: int, call: Call, total: Any, streams: dict[int, Any]) -> Any:
+    def _passed_on(
+        self,
+        i: int,
+        call: Call,
+        total: Any,
+        totals: Callable[[Value], Any],
+        streams: dict[int, Any],
+    ) -> Any:
         """What a call without neurons makes of the streams that reach it."""
+        product = self.coding.products.get(call)
+        if product is not None:
+            return streams[product.carrier.index] * totals(product.other)[None]
         if graph.is_linear(call):
             response = _per_step(call, lambda value: streams[value.index])
             if i not in self.constants:

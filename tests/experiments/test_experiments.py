@@ -284,3 +284,14 @@ def test_networks_without_data(tmp_path):
     rows = json.loads((tmp_path / "without_data_digits_partial.json").read_text())["rows"]
     assert [row["K"] for row in rows] == [10, 8, 6, 5]
     assert all(row["ann"] - row["snn"] < 5 for row in rows)
+
+
+def test_a_chip(tmp_path):
+    output = run(
+        "chip", "--data=digits", "--limit=40", "--weight_bits=8", "--steps=0", "--profiled=5",
+        f"--output_dir={tmp_path}",
+    )  # fmt: skip
+    assert "digital multiplications" in output
+    content = json.loads((tmp_path / "chip_digits_partial.json").read_text())
+    assert [row["weight_bits"] for row in content["rows"]] == [None, 8]
+    assert content["chip"]["digital multiplications"] == 0

@@ -1,5 +1,7 @@
 """Max-pooling from spikes equals max-pooling of decoded outputs."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from keras import layers, ops
 
 import fs_neurons as fs
-from fs_neurons.layers.pooling import max_spikes
+from fs_neurons.layers.pooling import max_spikes, obstacle_to_pooling
 
 RANDOM = np.random.default_rng(0)
 
@@ -178,7 +180,7 @@ def test_convert_pools_spikes_where_they_come_from_fs_relu(make, tmp_path, monke
     x = RANDOM.normal(0, 4, (3, 9, 9, 3)).astype("float32")
     snn.save(tmp_path / "snn.keras")
     y = keras.models.load_model(tmp_path / "snn.keras").predict(x, verbose=0)
-    monkeypatch.setattr("fs_neurons.network.rewriting.spiking_pool", lambda pool, source: None)
+    monkeypatch.setattr("fs_neurons.network.rewriting.spiking_pool", lambda *_: None)
     plain = fs.convert(model)
     assert pools(plain) == [layers.MaxPooling2D] and y.any()
     np.testing.assert_array_equal(y, plain.predict(x, verbose=0))
@@ -204,3 +206,80 @@ def test_a_shared_pool_stays():
 
 def test_verify_accepts_networks_with_pools():
     assert fs.verify(functional(layers.ZeroPadding2D(1))) == 0
+
+
+RISING = fs.FSParameters([5, 2.2, 1, 0.4], [5, 2.2, 1, 0.4], [6, 2.5, 1.5, 0.5], name="rising")
+DOUBLE = fs.FSParameters(2 * RISING.T, 2 * RISING.h, RISING.d, name="double")
+# Its first spike counts less than nothing, and there is none far below.
+NEGATIVE = fs.FSParameters([-1e6, 5, 2, 1], [0, 5, 2, 1], [-1, 5, 2, 1], name="negative")
+WORTHLESS = fs.FSParameters([5, 2, 1, 0.4], [5, 2, 1, 0.4], [5, 0, 1, 0.4], name="worthless")
+FALLING = fs.FSParameters([5, 2, 1, 0.4], [5, 2, 1, 0.4], [5, -2, 1, 0.4], name="falling")
+
+
+def pooled_network(parameters, padded, **options):
+    inputs = keras.Input((7, 6, 4), name="image")
+    x = fs.FSActivation(parameters, "mine", name="site", **options)(inputs)
+    x = layers.ZeroPadding2D(((1, 0), (0, 2)), name="pad")(x) if padded else x
+    x = layers.MaxPooling2D(3, 2, "same", name="pool")(x)
+    x = layers.ReLU()(layers.Conv2D(3, 2)(x))
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    return fs.network.Rewriter(lambda *_: None).rewrite(model), model
+
+
+@pytest.mark.parametrize(
+    ("parameters", "padded", "options"),
+    [
+        (RISING, True, {}),
+        (RISING, False, {}),
+        (fs.ChannelParameters((RISING, DOUBLE), [0, 1, 1, 0]), True, {}),
+        (fs.relu_parameters(5, 1.0, "nearest"), True, {"per_channel": True}),
+        (fs.relu_parameters(18, 7.0), False, {}),
+    ],
+)
+def test_any_response_that_never_falls(parameters, padded, options):
+    snn, model = pooled_network(parameters, padded, **options)
+    assert pools(snn) == [fs.FSMaxPooling2D]
+    if options:
+        snn.get_layer("site").scale.assign([3.0, 5.0, 7.0, 9.0])
+        model.get_layer("site").scale.assign([3.0, 5.0, 7.0, 9.0])
+    images = RANDOM.normal(3, 4, (4, 7, 6, 4)).astype("float32")
+    np.testing.assert_array_equal(np.asarray(snn(images)), np.asarray(model(images)))
+    result = fs.simulate(snn, images)
+    np.testing.assert_allclose(result.outputs, np.asarray(snn(images)), atol=1e-4)
+    # The spikes of a pool are those of the largest gate input.
+    site = snn.get_layer("site")
+    x = np.pad(
+        np.asarray(site.in_units(images)), ((0, 0), (1, 0), (0, 2), (0, 0)), constant_values=-np.inf
+    )
+    x = layers.MaxPooling2D(3, 2, "same")(x if padded else site.in_units(images))
+    count = np.asarray(fs.neuron.spike_count(x, parameters))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (pool,) = fs.profile(snn, images, batch_size=3).pools
+    assert pool.total_spikes == count.sum()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        (NEGATIVE, "falls somewhere"),
+        (WORTHLESS, "worth nothing"),
+        (FALLING, "falls somewhere"),
+        (fs.ChannelParameters((RISING, FALLING), [0, 1, 1, 0]), "'falling' falls"),
+    ],
+)
+def test_other_responses_are_not_pooled_by_spikes(parameters, reason):
+    assert pools(pooled_network(parameters, False)[0]) == [layers.MaxPooling2D]
+    assert reason in obstacle_to_pooling(parameters)
+    with pytest.raises(ValueError, match=reason):
+        fs.FSMaxPooling2D(parameters=parameters)
+
+
+def test_pools_of_other_neurons_are_saved(tmp_path):
+    snn, _ = pooled_network(fs.ChannelParameters((RISING, DOUBLE), [0, 1, 1, 0]), True)
+    snn.save(tmp_path / "snn.keras")
+    again = keras.models.load_model(tmp_path / "snn.keras")
+    x = RANDOM.normal(3, 4, (2, 7, 6, 4)).astype("float32")
+    np.testing.assert_array_equal(np.asarray(again(x)), np.asarray(snn(x)))
+    with pytest.raises(ValueError, match="K and alpha"):
+        fs.FSMaxPooling2D()

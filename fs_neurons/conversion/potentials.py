@@ -1,0 +1,65 @@
+"""How much more coarsely weights are rounded, so that no sum of integers can leave the range of potentials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import keras
+import numpy as np
+
+from fs_neurons.network.calls import Call, Value
+from fs_neurons.network.errors import ConversionError
+from fs_neurons.network.graph import Graph
+from fs_neurons.network.kinds import kind_of
+
+# Beyond what is needed, as weights are rounded anew.
+MARGIN = 1.01
+
+
+def coarsened(
+    network: Graph,
+    over: Mapping[Call, np.ndarray],
+    before: Mapping[str, np.ndarray],
+    largest: int,
+    limit: int,
+) -> dict[str, np.ndarray]:
+    """Factors of the scales of weights with which the sums that could leave the range do not.
+
+    Args:
+        network: whose weights are rounded.
+        over: by how much sums could leave the range: (channels,) or (1,).
+        before: factors so far, (channels,), by the name of the call.
+        largest: that weights may be; no factor is larger, as there would be no weights left.
+        limit: of potentials.
+
+    Raises:
+        ConversionError: no weights are to blame, or nothing would be left of them.
+    """
+    producers = {
+        value: call for call in network.calls for value in keras.tree.flatten(call.outputs)
+    }
+    factors: dict[str, np.ndarray] = {}
+    for call, ratio in over.items():
+        weighted = list(_weighted_before(call, producers))
+        for layer in weighted:
+            old = before.get(layer.name, np.ones(layer.outputs.shape[-1]))
+            more = ratio if ratio.shape == old.shape else np.full_like(old, ratio.max())
+            factor = old * np.where(more >= 1, MARGIN * more, 1.0)
+            factors[layer.name] = np.maximum(factors.get(layer.name, old), factor)
+        if not weighted or max(factors[layer.name].max() for layer in weighted) > largest:
+            raise ConversionError(
+                f"potentials behind {call.name!r} could reach {limit * ratio.max():.0f}, and must stay below"
+                f" {limit}: take fewer weight_bits, or fewer steps"
+            )
+    return factors
+
+
+def _weighted_before(call: Call, producers: Mapping[Value, Call]) -> Iterator[Call]:
+    """Dense and convolutional layers whose outputs make up what a call gives, or takes if it is a site."""
+    waiting = [call]
+    while waiting:
+        at = waiting.pop()
+        if kind_of(at.op).weighted:
+            yield at
+        elif at is call or not at.is_site:
+            waiting += [producers[value] for value in at.inputs if value in producers]

@@ -1,0 +1,214 @@
+"""Networks in integers against a loop in 64-bit integers, and against the networks that they come from."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import fs_neurons as fs
+from fs_neurons import models
+from fs_neurons.analysis import evaluate
+from fs_neurons.data import datasets
+from fs_neurons.network.graph import trace
+
+CODED = {"input_bits": 8, "input_range": (0, 256)}
+
+
+def block(x, filters, stride):
+    y = layers.Conv2D(filters, 3, stride, "same", use_bias=False)(x)
+    y = layers.ReLU()(layers.BatchNormalization()(y))
+    y = layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same")(y))
+    if stride > 1:
+        x = layers.BatchNormalization()(layers.Conv2D(filters, 1, stride)(x))
+    return layers.ReLU()(layers.Add()([x, y]))
+
+
+def residual(pool=False, head=None):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((7, 6, 2), name="image")
+    x = layers.Rescaling(1 / 127.5, -1)(inputs)
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    if pool:
+        x = layers.MaxPooling2D(2, padding="same")(x)
+    x = block(block(x, 4, 1), 6, 2)
+    x = layers.DepthwiseConv2D(2, activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(3, activation=head, name="scores")(x), name="net")
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        if variable.path.endswith(("gamma", "variance")):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+        elif variable.path.endswith(("beta", "bias", "mean")):
+            variable.assign(rng.normal(0, 0.2, variable.shape))
+    return model
+
+
+def pixels(count=6, shape=(7, 6, 2)):
+    return np.random.default_rng(1).integers(0, 256, (count, *shape)).astype(np.float32)
+
+
+def integers(x):
+    x = np.asarray(x, np.float64)
+    np.testing.assert_array_equal(x, np.rint(x))
+    assert np.abs(x).max() < 2**24
+    return x.astype(np.int64)
+
+
+def run_in_integers(model, images):
+    """All values of a quantised network by name, in 64-bit integers; outputs before their unit."""
+    network = trace(model)
+    values = {network.inputs[0]: integers(images)}
+    for call in network.calls:
+        if call.name == "unit":
+            continue
+        values[call.outputs] = compute(call.op, [values[v] for v in call.inputs])
+    return {call.name: values[call.outputs] for call in network.calls if call.name != "unit"}
+
+
+def compute(op, inputs):
+    x = inputs[0]
+    if isinstance(op, fs.FSActivation):
+        T, h, d = (integers(v).reshape(op.parameters.K, -1) for v in
+                   (op.parameters.T, op.parameters.h, op.parameters.d))  # fmt: skip
+        v, y = x.copy(), np.zeros_like(x)
+        for t in range(op.parameters.K):
+            z = v >= T[t]
+            y += d[t] * z
+            v -= h[t] * z
+        return y
+    if isinstance(op, layers.MaxPooling2D):  # 2 x 2, of an odd size
+        x = np.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
+        n, height, width, channels = x.shape
+        return x.reshape(n, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+    if isinstance(op, layers.Rescaling):
+        return x * integers(op.scale) + integers(op.offset)
+    if isinstance(op, layers.Add):
+        return sum(inputs)
+    if isinstance(op, layers.Dense):
+        return x @ integers(op.kernel) + integers(op.bias)
+    if isinstance(op, (layers.Conv2D, layers.DepthwiseConv2D)):
+        return convolve(op, x)
+    assert type(op).__name__ == "Sum", op
+    return x.sum(axis=(1, 2))
+
+
+def convolve(op, x):
+    kernel, bias = integers(op.kernel), integers(op.bias)
+    if isinstance(op, layers.DepthwiseConv2D):
+        kernel = kernel[..., 0][..., None] * np.eye(kernel.shape[2], dtype=np.int64)
+    (a, b), stride = kernel.shape[:2], op.strides[0]
+    sizes = x.shape[1:3]
+    if op.padding == "same":
+        totals = [
+            max(0, (-(-n // stride) - 1) * stride + k - n)
+            for n, k in zip(sizes, (a, b), strict=True)
+        ]
+        x = np.pad(x, ((0, 0), *((t // 2, t - t // 2) for t in totals), (0, 0)))
+    rows = range(0, x.shape[1] - a + 1, stride)
+    columns = range(0, x.shape[2] - b + 1, stride)
+    return np.stack(
+        [
+            np.stack(
+                [np.tensordot(x[:, i : i + a, j : j + b], kernel, 3) + bias for j in columns], 1
+            )
+            for i in rows
+        ],
+        axis=1,
+    )
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("pool", [False, True])
+def test_every_number_is_that_of_64_bit_integers(bits, pool):
+    snn = fs.convert(
+        residual(pool), relu=fs.relu_parameters(6, 4.0, "nearest"), **CODED, digital="none"
+    )
+    chip = fs.quantize(snn, weight_bits=bits)
+    assert (
+        max(np.abs(integers(w)).max() for w in chip.get_weights() if w.ndim > 1)
+        == 2 ** (bits - 1) - 1
+    )
+    expected = run_in_integers(chip, pixels())
+    sites = [layer for layer in chip.layers if isinstance(layer, fs.FSActivation)]
+    probe = keras.Model(chip.inputs, [layer.output for layer in sites])
+    for layer, y in zip(sites, probe(pixels()), strict=True):
+        np.testing.assert_array_equal(np.asarray(y), expected[layer.name])
+    unit = chip.get_layer("unit").scale
+    np.testing.assert_array_equal(
+        np.asarray(chip(pixels())), (expected["scores"] * np.float32(unit)).astype(np.float32)
+    )
+    assert fs.simulate(chip, pixels()).deviation == 0
+    measured = fs.profile(chip, pixels())
+    assert (measured.digital, measured.digital_macs) == ((), 0)
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", "tanh"])
+def test_many_bits_change_little(activation):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,), name="numbers")
+    x = layers.Dense(20, activation=activation)(inputs)
+    x = layers.Dense(10, activation=activation)(
+        layers.Concatenate()([x, layers.Dense(5, activation="relu")(inputs)])
+    )
+    model = keras.Model(inputs, layers.Dense(4)(x))
+    snn = fs.convert(model, relu=fs.relu_parameters(8, 8.0), input_bits=8, input_range=(-3.0, 3.1))
+    chip = fs.quantize(snn, weight_bits=10, parameter_bits=10)
+    images = np.random.default_rng(0).uniform(-3, 3, (200, 6)).astype(np.float32)
+    a, b = np.asarray(snn(images)), np.asarray(chip(images))
+    assert np.sqrt(np.mean((a - b) ** 2)) < 0.03 * a.std()
+    assert fs.simulate(chip, images[:9]).deviation == 0
+
+
+def test_per_channel_ranges_and_saving(tmp_path):
+    data = datasets.standardise(datasets.load("digits", "train").images[:200])
+    data, test = np.asarray(data), datasets.load("digits", "test")
+    model = models.pretrained("resnet8", "digits")
+    snn = fs.convert(model, calibration_data=data, steps=5, input_bits=8, digital="none")
+    chip = fs.quantize(snn)
+    a, b = (evaluate(network, test) for network in (snn, chip))
+    assert b.accuracy >= a.accuracy - 0.005
+    assert b.spikes == pytest.approx(a.spikes, rel=0.02)
+    chip.save(tmp_path / "chip.keras")
+    again = keras.models.load_model(tmp_path / "chip.keras")
+    images = np.asarray(datasets.standardise(test.images[:20]))
+    np.testing.assert_array_equal(np.asarray(again(images)), np.asarray(chip(images)))
+
+
+def test_heads_stay_behind_the_class_scores():
+    chip = fs.quantize(fs.convert(residual(head="softmax"), **CODED))
+    np.testing.assert_allclose(np.asarray(chip(pixels())).sum(axis=1), 1, atol=1e-5)
+
+
+def test_weights_are_coarser_where_sums_could_leave_the_range():
+    snn = fs.convert(residual(), relu=fs.relu_parameters(10, 4.0), **CODED)
+    with pytest.warns(UserWarning, match="rounded more coarsely"):
+        chip = fs.quantize(snn, weight_bits=10, potential_bits=21)
+    worst = 0
+    for layer in chip.layers:
+        if isinstance(layer, layers.Conv2D) and layer.input.shape[-1] > 2:
+            kernel = integers(layer.kernel)
+            for part in (np.maximum(kernel, 0), np.maximum(-kernel, 0)):
+                worst = max(worst, 1023 * part.sum(axis=(0, 1, 2)).max())
+    assert 2**18 < worst < 2**20
+    expected = run_in_integers(chip, pixels())
+    unit = np.float32(chip.get_layer("unit").scale)
+    np.testing.assert_array_equal(
+        np.asarray(chip(pixels())), (expected["scores"] * unit).astype(np.float32)
+    )
+    a, b = np.asarray(snn(pixels())), np.asarray(chip(pixels()))
+    assert np.abs(a - b).max() < 0.1 * a.std()
+
+
+def test_what_has_no_integer_form_is_named():
+    model = residual()
+    with pytest.raises(fs.ConversionError, match=r"conv2d.* takes an input as numbers"):
+        fs.quantize(fs.convert(model))
+    with pytest.raises(fs.ConversionError, match=r"potentials behind .* stay below 512"):
+        fs.quantize(fs.convert(model, **CODED), potential_bits=10)
+    x = inputs = keras.Input((4,), name="numbers")
+    x = layers.Dense(4, activation="relu")(x)
+    gated = layers.Multiply(name="gated")([x, layers.Dense(4, activation="sigmoid")(x)])
+    with pytest.raises(fs.ConversionError, match=r"no integer form of 'gated' \(Multiply\)"):
+        fs.quantize(fs.convert(keras.Model(inputs, layers.Dense(2)(gated)), **CODED))
+    with pytest.raises(ValueError, match="weight_bits must be 2 to 16"):
+        fs.quantize(fs.convert(model, **CODED), weight_bits=1)
