@@ -1,13 +1,15 @@
-"""Keras layers of FS-neurons, max-pooling of their spikes, and the recording of both."""
+"""Keras layers of FS-neurons, max-pooling of their spikes, recurrent layers, and the recording of all."""
 
 from fs_neurons.layers.activation import FSActivation, FSReLU, FSSigmoid, FSSwish, fs_layer
 from fs_neurons.layers.exporting import leave_kernels_out_of_onnx
 from fs_neurons.layers.pooling import FSMaxPooling2D, spiking_pool
+from fs_neurons.layers.recurrent import GatedCell, RecurrentFS
 from fs_neurons.layers.recording import (
     Measure,
     SiteRecord,
     collect_records,
     record_spikes,
+    shapes_only,
     soft_spikes_per_neuron,
 )
 
@@ -22,6 +24,7 @@ __all__ = [
     "collect_records",
     "fs_layer",
     "record_spikes",
+    "shapes_only",
     "soft_spikes_per_neuron",
     "spiking_pool",
 ]

@@ -48,6 +48,11 @@ records_now: contextvars.ContextVar[tuple[list[SiteRecord], Measure] | None] = (
 )
 
 
+def shapes_only(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]:
+    """A `measure` that measures nothing. A recurrent layer then records one step of its sequence."""
+    return neuron.response(x, parameters), None
+
+
 @contextlib.contextmanager
 def collect_records(measure: Measure) -> Iterator[list[SiteRecord]]:
     """As `record_spikes`, without its checks: for code that is traced itself, or needs no FS layer."""
@@ -66,8 +71,9 @@ def record_spikes(
     """Collects a `SiteRecord` for every call of an FS layer inside the block, in order of execution.
 
     Outputs and gradients are those of the same calls outside the block. A layer that runs twice is recorded
-    twice. Works eagerly, and inside `tf.function` and `jax.jit` when the block is part of the traced
-    function, which returns the counts. Functions that are called in the block, such as `model.predict`, run
+    twice, and a gate of a recurrent layer at every step of the sequence, where masked sequences fire no spike.
+    Works eagerly, and inside `tf.function` and `jax.jit` when the block is part of the traced function, which
+    returns the counts. Functions that are called in the block, such as `model.predict`, run
     layer by layer, though they were compiled before: slower, and recorded batch by batch.
 
     Args:
