@@ -27,7 +27,7 @@ flags.DEFINE_enum(
     "model", "spoken_digit_lstm", list(networks.NETWORKS), "Network to train.", flag_values=FLAGS
 )
 runner.define_data_dir_flag(FLAGS)
-flags.DEFINE_integer("epochs", 30, "Epochs.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer("epochs", 16, "Epochs.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 32, "Sequences per step.", lower_bound=1, flag_values=FLAGS)
 flags.DEFINE_float(
     "learning_rate", 2e-3, "At the beginning; it falls to 0 along a cosine.", lower_bound=0, flag_values=FLAGS

@@ -33,6 +33,7 @@ from fs_neurons.analysis.measurement import (
     PoolCollector,
     SiteCollector,
     SpikeCounter,
+    finished_sites,
     histogram_edges,
     measurement,
 )
@@ -142,7 +143,7 @@ def measured(
     states = distribution.gather_json([collector.state() for collector in collectors])
     for collector, *parts in zip(collectors, *states, strict=True):
         collector.restore([part for part in parts if part is not None])
-    layers = tuple(site.finished() for site in sites)
+    layers = finished_sites(sites)
     macs = sum(multiply_accumulates(call) or 0 for call in network.calls)
     ends = [value.index for value in keras.tree.flatten(network.outputs)]
     return Profile(
@@ -157,6 +158,7 @@ def measured(
         weighted_layers=int(graph.depth(network, graph.is_weighted)[ends].max()),
         depth=int(graph.depth(network, lambda call: call.is_site)[ends].max()),
         energy_model=energy_model,
+        windows_between_images=graph.windows_between_images(network),
     )
 
 

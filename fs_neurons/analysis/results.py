@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 class LayerProfile:
     """One site: a call of an FS layer. Counts are over all images and neurons.
 
+    A gate of a recurrent layer is one site, whose neurons work at every step of a sequence: counts and statistics are
+    over all steps that are not masked.
+
     Attributes:
         name: of the FS layer, after the models that it is nested in.
         activation: what it stands for.
@@ -36,6 +39,7 @@ class LayerProfile:
         synaptic_operations: additions, one per spike and target of its neuron, see `connectivity`.
         fan_out: (smallest, largest) number of targets of a neuron.
         inputs: statistics of the gate inputs.
+        steps: length of the sequences that a recurrent layer reads, masked steps included; None elsewhere.
     """
 
     name: str
@@ -51,6 +55,7 @@ class LayerProfile:
     synaptic_operations: int
     fan_out: tuple[int, int]
     inputs: InputStatistics
+    steps: int | None = None
 
     @property
     def neurons(self) -> int:
@@ -64,6 +69,11 @@ class LayerProfile:
     @property
     def spikes_per_neuron(self) -> float:
         return self.spikes / self.neurons
+
+    @property
+    def spikes_per_step(self) -> float:
+        """Per neuron and step of a sequence that is not masked; outside of recurrent layers, per neuron."""
+        return self.total_spikes / self.inputs.count
 
     @property
     def silent_share(self) -> float:
@@ -88,6 +98,7 @@ class LayerProfile:
             "neurons": self.neurons,
             "spikes": self.spikes,
             "spikes_per_neuron": self.spikes_per_neuron,
+            "spikes_per_step": self.spikes_per_step,
             "silent_share": self.silent_share,
             "input_mean": self.inputs.mean,
             "input_variance": self.inputs.variance,
@@ -161,6 +172,7 @@ class Profile:
         weighted_layers: dense and convolutional layers on the longest path.
         depth: sites on the longest path.
         energy_model: energy of one operation.
+        windows_between_images: see `graph.windows_between_images`.
     """
 
     model: str
@@ -174,6 +186,7 @@ class Profile:
     weighted_layers: int
     depth: int
     energy_model: EnergyModel
+    windows_between_images: int = 2
 
     @property
     def neurons(self) -> int:
@@ -192,6 +205,14 @@ class Profile:
     @property
     def spikes_per_neuron(self) -> float:
         return self.spikes / self.neurons
+
+    @property
+    def spikes_per_step(self) -> float | None:
+        """Of recurrent layers, per gate neuron and step of a sequence that is not masked; None without any."""
+        gates = [layer for layer in self.layers if layer.steps is not None]
+        if not gates:
+            return None
+        return sum(gate.total_spikes for gate in gates) / sum(gate.inputs.count for gate in gates)
 
     @property
     def silent_share(self) -> float:
@@ -261,8 +282,9 @@ class Profile:
 
     @property
     def period(self) -> int:
-        """Time steps between images: each neuron collects for K steps and fires for K steps."""
-        return 2 * self.K
+        """Time steps between images: each neuron collects for K steps and fires for K steps, in recurrent layers
+        once for each step of the sequence."""
+        return self.windows_between_images * self.K
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per site: `pandas.DataFrame(result.rows())`."""
@@ -279,6 +301,7 @@ class Profile:
             "spikes": self.spikes,
             "total_spikes": self.total_spikes,
             "spikes_per_neuron": self.spikes_per_neuron,
+            "spikes_per_step": self.spikes_per_step,
             "silent_share": self.silent_share,
             "outside_share": self.outside_share,
             "saturated_share": self.saturated_share,
@@ -342,12 +365,21 @@ class Profile:
                     f" {pool.synaptic_operations / pool.images:,.0f} synaptic operations"
                     for pool in self.pools
                 ),
+                *self._recurrent(),
                 f"inputs averaged over sites as in the paper: mean {mean:.3f}, variance {variance:.3f}",
                 *self._operations(),
                 f"time: {self.latency} steps from image to output (layers x K: {self.paper_latency}), an"
                 f" image every {self.period} steps",
             ]
         )
+
+    def _recurrent(self) -> list[str]:
+        if self.spikes_per_step is None:
+            return []
+        return [
+            f"recurrent layers: {self.spikes_per_step:.2f} spikes per gate neuron and step of a sequence, masked"
+            " steps left out"
+        ]
 
     def _operations(self) -> list[str]:
         energy = self.energy

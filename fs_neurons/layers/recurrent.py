@@ -19,6 +19,7 @@ import keras
 from keras import layers, ops
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell  # the one cell that Keras does not make public
 
+from fs_neurons import neuron
 from fs_neurons.layers.recording import Measure, SiteRecord, records_now, shapes_only
 
 _register = keras.saving.register_keras_serializable(package="fs_neurons")
@@ -141,9 +142,13 @@ class FSGRUCell(GatedCell, layers.GRUCell):
 
 @_register
 class FSConvLSTMCell(GatedCell, ConvLSTMCell):
-    """As FSLSTMCell, with convolutions."""
+    """As FSLSTMCell, with convolutions along as many axes as `kernel_size` has."""
 
     GATES: ClassVar[dict[str, str]] = _LSTM
+
+    def __init__(self, *, kernel_size: tuple[int, ...], **kwargs: Any):
+        # Keras' own configuration of the cell leaves it out.
+        super().__init__(rank=len(kernel_size), kernel_size=tuple(kernel_size), **kwargs)
 
     def gate_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         shape: tuple[int | None, ...] = self.compute_output_shape(input_shape)[0]
@@ -248,7 +253,9 @@ class RecurrentFS(layers.RNN):
             output, new = self.cell(x, states, training=training)
         finally:
             records_now.reset(token)
-        records += seen if present is None else [_present(record, present) for record in seen]
+        if present is not None:
+            seen = [_masked(record, present, measure) for record in seen]
+        records += seen
         return output, new if keras.tree.is_nested(new) else [new]
 
     def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
@@ -271,12 +278,9 @@ def _where(present: Any, x: Any, y: Any) -> Any:
     return ops.where(ops.reshape(present, (-1,) + (1,) * (len(x.shape) - 1)), x, y)
 
 
-def _present(record: SiteRecord, present: Any) -> SiteRecord:
-    """A record whose masked sequences fire no spike."""
-    if len(record.spikes.shape) != 1:
-        raise ValueError(
-            f"layer {record.layer.name!r} is part of a masked sequence; only spikes per image can be recorded"
-            " there"
-        )
-    spikes = record.spikes * ops.cast(present, record.spikes.dtype)
-    return SiteRecord(record.layer, record.shape, spikes)
+def _masked(record: SiteRecord, present: Any, measure: Measure) -> SiteRecord:
+    """A record of a step at which only some sequences take part."""
+    spikes = record.spikes
+    if measure is neuron.response_and_spikes:
+        spikes = spikes * ops.cast(present, spikes.dtype)
+    return SiteRecord(record.layer, record.shape, spikes, present)

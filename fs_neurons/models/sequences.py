@@ -91,6 +91,11 @@ def weights_path(name: str) -> pathlib.Path:
     return params_dir() / "sequences" / f"{name}.weights.h5"
 
 
+def shipped() -> list[str]:
+    """Names of the networks with trained weights."""
+    return [name for name in NETWORKS if weights_path(name).exists()]
+
+
 def pretrained(name: str) -> keras.Model:
     """The network `name` with its trained weights.
 
@@ -101,6 +106,8 @@ def pretrained(name: str) -> keras.Model:
     model = build(name)
     path = weights_path(name)
     if not path.exists():
-        raise FileNotFoundError(f"no weights {path.name} in {path.parent}")
+        raise FileNotFoundError(
+            f"no weights {path.name} in {path.parent}; trained are {', '.join(shipped()) or 'none'}"
+        )
     model.load_weights(path)
     return model
