@@ -66,7 +66,11 @@ def raster(counts: np.ndarray, gates: list[str]) -> Figure:
     axes = figure.subplots()
     steps, _, neurons = counts.shape
     picture = axes.imshow(
-        counts.reshape(steps, -1).T, aspect="auto", origin="lower", cmap="Blues", interpolation="nearest"
+        counts.reshape(steps, -1).T,
+        aspect="auto",
+        origin="lower",
+        cmap="Blues",
+        interpolation="nearest",
     )
     axes.set(xlabel="step of the sequence (16 ms)", yticks=(np.arange(len(gates)) + 0.5) * neurons)
     axes.set_yticklabels(gates)

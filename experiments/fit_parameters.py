@@ -45,9 +45,7 @@ SETS: dict[str, dict[str, Any]] = {
     "swish_k16": {**_SWISH, "K": 16, "spike_penalty": 3.2e-4, "guard": False},
     "swish_k16_sparse": {**_SWISH, "K": 16, "spike_penalty": 1.5e-3, "guard": False},
     "swish_k16_dense": {"function": "swish", "K": 16, "domain": WIDE},
-    **{
-        f"sigmoid_k{K}": {"function": "sigmoid", **_BOUNDED, "K": K} for K in (4, 6, 8, 10, 12, 16)
-    },
+    **{f"sigmoid_k{K}": {"function": "sigmoid", **_BOUNDED, "K": K} for K in (4, 6, 8, 10, 12, 16)},
     "sigmoid_k12_sparse": {"function": "sigmoid", **_BOUNDED, "spike_penalty": 1.5e-4},
     **{
         f"{name}_k12": {"function": name, **_WIDE}

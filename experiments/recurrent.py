@@ -31,7 +31,9 @@ runner.define_data_dir_flag(FLAGS)
 flags.DEFINE_list(
     "networks", [], "Networks; all whose data and weights are there when empty.", flag_values=FLAGS
 )
-flags.DEFINE_integer("batch_size", 250, "Sequences per forward pass.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "batch_size", 250, "Sequences per forward pass.", lower_bound=1, flag_values=FLAGS
+)
 flags.DEFINE_integer(
     "limit", None, "Use only the first so many test sequences.", lower_bound=1, flag_values=FLAGS
 )
@@ -60,7 +62,16 @@ def main() -> None:
         lengths += of_lengths
     if not rows:
         raise DatasetUnavailable("no data set of any network is there; give --data_dir")
-    header = ("network", "K", "sets", "ANN %", "SNN %", "difference", "same class %", "spikes/neuron/step")
+    header = (
+        "network",
+        "K",
+        "sets",
+        "ANN %",
+        "SNN %",
+        "difference",
+        "same class %",
+        "spikes/neuron/step",
+    )
     cells = [
         (
             row["network"], row["K"], row["sets"] or "fitted", f"{row['ann']:.2f}", f"{row['snn']:.2f}",
@@ -68,7 +79,11 @@ def main() -> None:
         )
         for row in rows
     ]  # fmt: skip
-    print(tabulate(cells, header, disable_numparse=True, colalign=("left", "right", "left", *["right"] * 5)))
+    print(
+        tabulate(
+            cells, header, disable_numparse=True, colalign=("left", "right", "left", *["right"] * 5)
+        )
+    )
     header = ("network", "steps of a sequence", "sequences", "error of the outputs", "same class %")
     cells = [
         (
@@ -82,7 +97,8 @@ def main() -> None:
     complete = FLAGS.limit is None and not FLAGS.networks
     path = runner.path(FLAGS, "recurrent", complete=complete)
     made_by = results.provenance(
-        f"test sequences of {', '.join(dict.fromkeys(data_names))}", sum(r["sequences"] for r in lengths)
+        f"test sequences of {', '.join(dict.fromkeys(data_names))}",
+        sum(r["sequences"] for r in lengths),
     )
     save(plot(rows, lengths), path.with_suffix(".png"))
     results.write_json(path.with_suffix(".json"), {**made_by, "rows": rows, "lengths": lengths})

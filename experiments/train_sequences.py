@@ -73,7 +73,9 @@ def main() -> None:
         keras.callbacks.CSVLogger(log, append=backup.exists()),
         keras.callbacks.BackupAndRestore(backup),
     ])  # fmt: skip
-    accuracy = model.evaluate(*arrays(test), batch_size=500, verbose=0, return_dict=True)["accuracy"]
+    accuracy = model.evaluate(*arrays(test), batch_size=500, verbose=0, return_dict=True)[
+        "accuracy"
+    ]
     weights = output / f"{FLAGS.model}.weights.h5"
     epochs.save_weights(model, weights)
     results.write_json(

@@ -196,7 +196,10 @@ def compare(
         scores.append((ann, spiking))
         # (sites, quantities, images) -> sums over images, in float64; the last one counts
         sums = sums + np.array(
-            [ops.convert_to_numpy(x)[..., :count].sum(axis=(0, -1), dtype=np.float64) for x in measured]
+            [
+                ops.convert_to_numpy(x)[..., :count].sum(axis=(0, -1), dtype=np.float64)
+                for x in measured
+            ]
         )
         alone = [_first(single(inputs, row), count) for row in rows]
         squares = squares + np.array([_squares(ann, outputs) for outputs in alone])
@@ -320,9 +323,7 @@ def _forward(pair: Pair) -> Callable[[Any], tuple[Any, Any, Any]]:
 
 def _single(pair: Pair) -> Callable[[Any, Any], Any]:
     """(inputs, bool for each site) -> outputs of the original with these sites converted."""
-    places = {
-        probe: (i, site.op) for i, steps in enumerate(pair.sites) for probe, site in steps
-    }
+    places = {probe: (i, site.op) for i, steps in enumerate(pair.sites) for probe, site in steps}
 
     def single(inputs: Any, spiking: Any) -> Any:
         def either(call: Call, tensors: Callable[[Value], Any]) -> Any:

@@ -13,7 +13,7 @@ from keras import ops
 
 from fs_neurons import neuron
 from fs_neurons.analysis.connectivity import FanOut, spiking_pools, spiking_source
-from fs_neurons.analysis.results import LayerProfile, PoolProfile
+from fs_neurons.analysis.layer_profiles import LayerProfile, PoolProfile
 from fs_neurons.analysis.statistics import InputStatistics
 from fs_neurons.backend import bincount
 from fs_neurons.layers import record_spikes

@@ -28,6 +28,7 @@ from fs_neurons.analysis.connectivity import (
     unknown_calls,
 )
 from fs_neurons.analysis.energy import HOROWITZ_45NM, Energy, EnergyModel
+from fs_neurons.analysis.layer_profiles import LayerProfile, PoolProfile
 from fs_neurons.analysis.measurement import (
     Measured,
     PoolCollector,
@@ -37,7 +38,7 @@ from fs_neurons.analysis.measurement import (
     histogram_edges,
     measurement,
 )
-from fs_neurons.analysis.results import LayerProfile, PoolProfile, Profile
+from fs_neurons.analysis.results import Profile
 from fs_neurons.analysis.statistics import InputStatistics
 from fs_neurons.backend.distribution import ONE, Distribution
 from fs_neurons.data.batches import Batch, Batches

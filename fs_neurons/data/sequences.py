@@ -77,9 +77,7 @@ class SequenceDataset:
         return dataclasses.replace(self, **parts)
 
 
-def load(
-    name: str, split: str, data_dir: str | os.PathLike[str] | None = None
-) -> SequenceDataset:
+def load(name: str, split: str, data_dir: str | os.PathLike[str] | None = None) -> SequenceDataset:
     """Loads one split; "validation" is what is set aside of the data for training to choose settings by.
 
     "spoken_digit" is the Free Spoken Digit Dataset: ten digits by five speakers, 50 recordings of each at 8 kHz. It has
@@ -157,7 +155,9 @@ def _load_trec(split: str, data_dir: str | os.PathLike[str] | None) -> SequenceD
     if split == "test":
         chosen = sorted(examples["test"])
     else:
-        chosen = [x for i, x in enumerate(train) if (i % _VALIDATION == 0) == (split == "validation")]
+        chosen = [
+            x for i, x in enumerate(train) if (i % _VALIDATION == 0) == (split == "validation")
+        ]
     numbers = [
         np.array([vocabulary.get(word, UNKNOWN) for word in words_of(text)], np.int32)
         for text, _ in chosen

@@ -3,7 +3,6 @@
 from fs_neurons.layers.activation import FSActivation, FSReLU, FSSigmoid, FSSwish, fs_layer
 from fs_neurons.layers.exporting import leave_kernels_out_of_onnx
 from fs_neurons.layers.pooling import FSMaxPooling2D, spiking_pool
-from fs_neurons.layers.recurrent import GatedCell, RecurrentFS
 from fs_neurons.layers.recording import (
     Measure,
     SiteRecord,
@@ -12,6 +11,7 @@ from fs_neurons.layers.recording import (
     shapes_only,
     soft_spikes_per_neuron,
 )
+from fs_neurons.layers.recurrent import GatedCell, RecurrentFS
 
 __all__ = [
     "FSActivation",
@@ -19,7 +19,9 @@ __all__ = [
     "FSReLU",
     "FSSigmoid",
     "FSSwish",
+    "GatedCell",
     "Measure",
+    "RecurrentFS",
     "SiteRecord",
     "collect_records",
     "fs_layer",

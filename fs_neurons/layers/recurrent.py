@@ -17,7 +17,9 @@ from typing import Any, ClassVar
 
 import keras
 from keras import layers, ops
-from keras.src.layers.rnn.conv_lstm import ConvLSTMCell  # the one cell that Keras does not make public
+from keras.src.layers.rnn.conv_lstm import (
+    ConvLSTMCell,  # the one cell that Keras does not make public
+)
 
 from fs_neurons import neuron
 from fs_neurons.layers.recording import Measure, SiteRecord, records_now, shapes_only
@@ -25,7 +27,13 @@ from fs_neurons.layers.recording import Measure, SiteRecord, records_now, shapes
 _register = keras.saving.register_keras_serializable(package="fs_neurons")
 
 _RECURRENT, _OWN = "recurrent_activation", "activation"
-_LSTM = {"input": _RECURRENT, "forget": _RECURRENT, "candidate": _OWN, "output": _RECURRENT, "cell": _OWN}
+_LSTM = {
+    "input": _RECURRENT,
+    "forget": _RECURRENT,
+    "candidate": _OWN,
+    "output": _RECURRENT,
+    "cell": _OWN,
+}
 _GRU = {"update": _RECURRENT, "reset": _RECURRENT, "candidate": _OWN}
 
 
@@ -178,14 +186,21 @@ class RecurrentFS(layers.RNN):
     def call(
         self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
     ) -> Any:
-        tokens = [(_recording, _recording.set(records_now.get())), (records_now, records_now.set(None))]
+        tokens = [
+            (_recording, _recording.set(records_now.get())),
+            (records_now, records_now.set(None)),
+        ]
         try:
-            return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
+            return super().call(
+                sequences, initial_state=initial_state, mask=mask, training=training
+            )
         finally:
             for variable, token in tokens:
                 variable.reset(token)
 
-    def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
+    def inner_loop(
+        self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
+    ) -> Any:
         recording = _recording.get()
         if recording is None or recording[1] is shapes_only:
             if recording is not None:
@@ -203,7 +218,11 @@ class RecurrentFS(layers.RNN):
         return self.run(step, sequences, initial_state, keras.tree.flatten(mask)[0])
 
     def run(
-        self, step: Callable[[Any, Any, Any], tuple[Any, Any]], sequences: Any, states: Any, mask: Any
+        self,
+        step: Callable[[Any, Any, Any], tuple[Any, Any]],
+        sequences: Any,
+        states: Any,
+        mask: Any,
     ) -> tuple[Any, Any, Any]:
         """The loop over a sequence of known length, as Keras' compiled one computes it.
 
@@ -244,7 +263,12 @@ class RecurrentFS(layers.RNN):
         return last[0]
 
     def _recorded_step(
-        self, recording: tuple[list[SiteRecord], Measure], x: Any, states: Any, present: Any, training: bool
+        self,
+        recording: tuple[list[SiteRecord], Measure],
+        x: Any,
+        states: Any,
+        present: Any,
+        training: bool,
     ) -> tuple[Any, Any]:
         records, measure = recording
         seen: list[SiteRecord] = []

@@ -82,7 +82,10 @@ def build(name: str) -> keras.Model:
             layers.Embedding(network.symbols, network.embedding, mask_zero=True, name="embedding"),
             layers.SpatialDropout1D(network.dropout, name="word_dropout"),
         ]
-    last = [layers.Dropout(network.dropout, name="dropout"), layers.Dense(network.classes, name="scores")]
+    last = [
+        layers.Dropout(network.dropout, name="dropout"),
+        layers.Dense(network.classes, name="scores"),
+    ]
     return keras.Sequential([*first, recurrent, *last], name=name)
 
 

@@ -139,7 +139,9 @@ def copy_recurrent_weights(original: Any, clone: Any, name: str) -> None:
         for target, source in zip(new.weights, cell.weights, strict=False):
             target.assign(source)
     for part, new_part in zip(_rnns(original), _rnns(clone), strict=True):
-        states = zip(keras.tree.flatten(part.states), keras.tree.flatten(new_part.states), strict=True)
+        states = zip(
+            keras.tree.flatten(part.states), keras.tree.flatten(new_part.states), strict=True
+        )
         for source, target in states if part.states is not None else ():
             target.assign(source)
 

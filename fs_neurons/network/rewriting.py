@@ -46,7 +46,9 @@ class Rewriter:
 
     def __init__(self, replacement: Replacement):
         self.replacement = replacement
-        self.sites: dict[int, list[Site]] = {}  # id of an operation -> its site, or those of its gates
+        self.sites: dict[
+            int, list[Site]
+        ] = {}  # id of an operation -> its site, or those of its gates
         self.names: dict[int, str] = {}  # id of an operation -> its name in the traced graph
         self.clones: dict[int, Any] = {}  # id of the original -> its clone
         self.companions: dict[int, keras.layers.Layer] = {}  # id of a clone -> what follows it
@@ -139,7 +141,9 @@ class Rewriter:
             return self._model(op)
         new = {site.gate: self._replacement_of(site, op) for site in self.sites.get(id(op), ())}
         if is_recurrent(op):
-            return self._paired_clone(op, gates={gate: x for gate, x in new.items() if x is not None})
+            return self._paired_clone(
+                op, gates={gate: x for gate, x in new.items() if x is not None}
+            )
         return self._split_clone(op, new.get(""))
 
     def _split_clone(self, op: Any, new: keras.layers.Layer | None) -> Any:

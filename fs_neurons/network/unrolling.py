@@ -83,7 +83,9 @@ class Unrolled:
             )
         zeros = layer.get_initial_state(1)
         if not states:
-            states = [InitialState(tuple(x.shape[1:]))(sequences) for x in keras.tree.flatten(zeros)]
+            states = [
+                InitialState(tuple(x.shape[1:]))(sequences) for x in keras.tree.flatten(zeros)
+            ]
         states = keras.tree.pack_sequence_as(zeros, states)
         stacked = isinstance(layer.cell, layers.StackedRNNCells)
         cells = layer.cell.cells if stacked else [layer.cell]

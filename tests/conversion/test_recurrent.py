@@ -110,7 +110,9 @@ def test_gates_are_sites_with_names():
     model = network(
         layers.LSTM(3, return_sequences=True, name="lstm"),
         layers.Bidirectional(layers.GRU(2, return_sequences=True), name="both"),
-        layers.RNN(layers.StackedRNNCells([layers.SimpleRNNCell(2), layers.GRUCell(2)]), name="stack"),
+        layers.RNN(
+            layers.StackedRNNCells([layers.SimpleRNNCell(2), layers.GRUCell(2)]), name="stack"
+        ),
     )
     names = [site.name for site in fs.find_sites(model)]
     assert names == [
@@ -121,7 +123,9 @@ def test_gates_are_sites_with_names():
     ]  # fmt: skip
     snn = fs.convert(model)
     rows = fs.conversion_report(snn).rows
-    assert [row.site for row in rows] == names and [row.neurons for row in rows] == [3] * 5 + [2] * 10
+    assert [row.site for row in rows] == names and [row.neurons for row in rows] == [3] * 5 + [
+        2
+    ] * 10
     assert rows[0].activation == "sigmoid" and rows[2].activation == "tanh"
     # Some stay, by activation, by layer or by gate.
     part = fs.convert(model, keep=("tanh",), keep_layers=["both", "lstm/forget"])
@@ -141,7 +145,9 @@ def test_what_is_not_a_cell_of_keras_is_refused_by_name():
     snn = fs.convert(model, unsupported="keep")
     assert any(row.activation == "Mine" for row in fs.conversion_report(snn).rows)
     model = network(layers.TimeDistributed(layers.LSTM(3)), shape=(2, STEPS, FEATURES))
-    with pytest.raises(fs.ConversionError, match="TimeDistributed layer, which can't be taken apart"):
+    with pytest.raises(
+        fs.ConversionError, match="TimeDistributed layer, which can't be taken apart"
+    ):
         fs.convert(model)
     with pytest.raises(fs.ConversionError, match="No parameter set for exponential"):
         fs.convert(network(layers.GRU(3, activation="exponential")))
@@ -231,7 +237,11 @@ def test_compare_has_one_row_for_each_gate(masked):
     model = network(layers.GRU(3), layers.Dense(3), masked=masked)
     snn = fs.convert(model)
     result = fs.compare(model, snn, x, batch_size=2)
-    assert [site.name.rpartition("/")[2] for site in result.sites] == ["update", "reset", "candidate"]
+    assert [site.name.rpartition("/")[2] for site in result.sites] == [
+        "update",
+        "reset",
+        "candidate",
+    ]
     expected = numpy_of(model(x))[0] - numpy_of(snn(x))[0]
     deviation = numpy_of(model(x))[0].std()
     assert result.output_error == pytest.approx(np.sqrt((expected**2).mean()) / deviation, rel=1e-4)
@@ -256,7 +266,9 @@ def test_multiply_accumulates_of_the_unrolled_layer():
 
 
 def test_spikes_of_a_simple_network_reach_the_weights_of_the_next_step():
-    snn = fs.convert(network(layers.SimpleRNN(3, return_sequences=True), layers.GlobalAveragePooling1D()))
+    snn = fs.convert(
+        network(layers.SimpleRNN(3, return_sequences=True), layers.GlobalAveragePooling1D())
+    )
     (site,) = fs.profile(snn, sequences()).layers
     # To the three neurons of the next step and to the average; at the last step to the average alone.
     assert site.fan_out == (1, 4)

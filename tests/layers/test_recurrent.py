@@ -32,7 +32,13 @@ def cell_of(cls, gates, **arguments):
 
 
 # Each gate has a set of its own, so that two that are exchanged give something else.
-LSTM = {"input": "sigmoid", "forget": "other", "candidate": "tanh", "output": "wide", "cell": "sigmoid"}
+LSTM = {
+    "input": "sigmoid",
+    "forget": "other",
+    "candidate": "tanh",
+    "output": "wide",
+    "cell": "sigmoid",
+}
 GRU = {"update": "sigmoid", "reset": "other", "candidate": "tanh"}
 
 
@@ -168,7 +174,7 @@ def test_gates_with_weights_of_their_own_are_saved(tmp_path):
 
 
 def test_an_unknown_gate_is_refused():
-    with pytest.raises(ValueError, match="no gate 'forgot'.*input, forget"):
+    with pytest.raises(ValueError, match=r"no gate 'forgot'.*input, forget"):
         FSLSTMCell(UNITS, gates={"forgot": FSActivation("tanh_k12")})
 
 
