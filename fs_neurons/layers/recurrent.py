@@ -74,6 +74,7 @@ class GatedCell(layers.Layer):
                 self.gates[name] = gate if is_layer else keras.saving.deserialize_keras_object(gate)
 
     def build(self, input_shape: Any) -> None:
+        input_shape = tuple(input_shape)  # a list in a saved model
         super().build(input_shape)
         shape = self.gate_shape(input_shape)
         for gate in self.gates.values():

@@ -164,7 +164,7 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
     def unroll(layer: Any, prefix: str, name: str, arguments: dict[str, Any]) -> Any:
         sequences, states = arguments["sequences"], arguments.get("initial_state")
         mask = next(iter(keras.tree.flatten(arguments.get("mask"))), None)
-        if mask is None and masks:
+        if mask is None and states is None and masks:  # as Keras passes it on
             mask = visit(SequenceMask(name=f"{layer.name}_mask"), prefix, sequences)
         unrolled = Unrolled(layer, name, sequences, states, mask)
 

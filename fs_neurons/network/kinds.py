@@ -22,7 +22,7 @@ from keras import layers
 from fs_neurons.layers import FSActivation, FSMaxPooling2D, RecurrentFS
 from fs_neurons.network import geometry
 from fs_neurons.network.calls import Call, Value
-from fs_neurons.network.sequences import InitialState, SequenceMask
+from fs_neurons.network.sequences import InitialState, MaskedSequences, SequenceMask
 
 FanOut = Callable[[Call, Value], np.ndarray | None]
 
@@ -169,6 +169,7 @@ LAYERS: dict[type, Kind] = {
         IDENTITY, "Identity", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
         "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization",
     ),
+    MaskedSequences: IDENTITY,
     **_of_classes(
         AUGMENTATION, "AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness",
         "RandomColorDegeneration", "RandomColorJitter", "RandomContrast", "RandomElasticTransform",

@@ -25,6 +25,25 @@ class SequenceMask(layers.Layer):
         return None
 
 
+class MaskedSequences(layers.Layer):
+    """Sequences with a mask of Keras for the layers behind: (images, steps, ...) and (images, steps) -> the former."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs: Any) -> Any:
+        return ops.stop_gradient(
+            inputs[0]
+        )  # another tensor, which has no mask yet; nobody trains a graph
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(inputs[0].shape, dtype=inputs[0].dtype)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        return inputs[1]
+
+
 class InitialState(layers.Layer):
     """Zeros (images, *shape) for as many images as there are sequences.
 

@@ -17,7 +17,7 @@ from fs_neurons.layers import RecurrentFS
 from fs_neurons.network.calls import Value
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.recurrent import DIRECTIONS, directions
-from fs_neurons.network.sequences import InitialState
+from fs_neurons.network.sequences import InitialState, MaskedSequences
 
 
 def is_unrollable(op: Any) -> bool:
@@ -62,7 +62,7 @@ class Unrolled:
                     directions(layer), DIRECTIONS, (more[:half], more[half:]), strict=True
                 )
             )  # fmt: skip
-            outputs = _merged(layer, forward, backward)
+            outputs = _merged(layer, forward, backward, present)
         else:
             outputs = self._run(layer, name, "", x, more, present)
         self.model = keras.Model([x, *more, *([] if mask is None else [present])], outputs)
@@ -105,7 +105,9 @@ class Unrolled:
             return x, new if stacked else new[0]
 
         last, returned, states = layer.run(run, sequences, states, mask)
-        output = returned if layer.return_sequences else last
+        output = last
+        if layer.return_sequences:
+            output = returned if mask is None else MaskedSequences()([returned, mask])
         return (output, *states) if layer.return_state else output
 
 
@@ -130,15 +132,18 @@ def _without_dropout(cell: Any) -> Iterator[None]:
         vars(cell).update(rates)
 
 
-def _merged(layer: layers.Bidirectional, forward: Any, backward: Any) -> Any:
+def _merged(layer: layers.Bidirectional, forward: Any, backward: Any, mask: Any) -> Any:
     """What Bidirectional makes of the outputs of its two layers."""
     states: tuple[Any, ...] = ()
     if layer.return_state:
         (forward, *ahead), (backward, *behind) = forward, backward
         states = (*ahead, *behind)
+    masked = layer.return_sequences and mask is not None
     if layer.return_sequences:
         backward = ops.flip(backward, axis=1)
     if layer.merge_mode is None:
+        if masked:
+            backward = MaskedSequences()([backward, mask])
         return (forward, backward, *states)
     merge = {
         "concat": lambda x, y: ops.concatenate([x, y], axis=-1),
@@ -147,4 +152,6 @@ def _merged(layer: layers.Bidirectional, forward: Any, backward: Any) -> Any:
         "mul": ops.multiply,
     }[layer.merge_mode]
     output = merge(forward, backward)
+    if masked:
+        output = MaskedSequences()([output, mask])
     return (output, *states) if layer.return_state else output

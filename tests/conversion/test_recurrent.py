@@ -283,3 +283,25 @@ def test_gated_layers_can_be_trained_further():
     assert all(np.isfinite(w).all() for w in snn.get_weights())
     assert any(not np.array_equal(a, b) for a, b in zip(before, snn.get_weights(), strict=True))
     assert isinstance(snn.layers[1], RecurrentFS)
+
+
+def test_a_mask_goes_through_several_layers():
+    x = sequences()
+    snn = fs.convert(
+        keras.Sequential(
+            [
+                keras.Input((STEPS, FEATURES)),
+                layers.Masking(),
+                layers.Bidirectional(layers.GRU(3, return_sequences=True)),
+                layers.LSTM(2, return_sequences=True),
+                layers.GlobalAveragePooling1D(),
+            ]
+        )
+    )
+    with record_spikes() as records:
+        expected = numpy_of(snn(x))[0]
+    np.testing.assert_allclose(numpy_of(trace(snn).run(x))[0], expected, atol=1e-5)
+    spikes = sum(int(numpy_of(record.spikes)[0].sum()) for record in records)
+    result = fs.profile(snn, x)
+    assert result.total_spikes == spikes
+    assert {site.inputs.count // site.neurons for site in result.layers} == {17}
