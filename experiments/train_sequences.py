@@ -77,13 +77,15 @@ def main() -> None:
         "accuracy"
     ]
     weights = output / f"{FLAGS.model}.weights.h5"
-    epochs.save_weights(model, weights)
+    trained = networks.build(FLAGS.model)  # without the state of the optimizer
+    trained.set_weights(model.get_weights())
+    epochs.save_weights(trained, weights)
     results.write_json(
         output / f"{FLAGS.model}.json",
         {
             "model": FLAGS.model,
             "data": f"{data}, {len(train)} training and {len(test)} test sequences",
-            "test_accuracy": accuracy,
+            "test_accuracy": round(accuracy, 6),
             "parameters": model.count_params(),
             "minutes": round((time.monotonic() - started) / 60, 1),
             "command": results.command(),
