@@ -46,9 +46,7 @@ class Rewriter:
 
     def __init__(self, replacement: Replacement):
         self.replacement = replacement
-        self.sites: dict[
-            int, list[Site]
-        ] = {}  # id of an operation -> its site, or those of its gates
+        self.sites: dict[int, list[Site]] = {}  # id of an operation -> its site, those of its gates
         self.names: dict[int, str] = {}  # id of an operation -> its name in the traced graph
         self.clones: dict[int, Any] = {}  # id of the original -> its clone
         self.companions: dict[int, keras.layers.Layer] = {}  # id of a clone -> what follows it
