@@ -45,9 +45,10 @@ def log_mel(samples: np.ndarray, rate: int, bands: int = BANDS) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(samples, frame)[::hop]
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame) / frame)
     powers = np.abs(np.fft.rfft(frames * window)) ** 2 @ mel_bands(frame, rate, bands)
-    levels = np.log(np.maximum(powers, FLOOR * max(powers.max(), np.finfo(float).tiny)))
-    deviation = levels.std()
-    return ((levels - levels.mean()) / (deviation or 1.0)).astype(np.float32)
+    if not powers.any():
+        return np.zeros(powers.shape, np.float32)
+    levels = np.log(np.maximum(powers, FLOOR * powers.max()))
+    return ((levels - levels.mean()) / levels.std()).astype(np.float32)
 
 
 @functools.cache

@@ -175,7 +175,7 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
 
         return run_graph(unrolled.model, unrolled.inputs, operation)
 
-    def run_step(part: keras.Model, prefix: str, inputs: Any) -> Any:
+    def run_step(part: keras.Model, prefix: str, inputs: Any, **ignored: Any) -> Any:
         present = inputs[-1] if inputs[-1].dtype == "bool" else None
         step.update(in_sequence=True, present=present)
         try:

@@ -116,9 +116,10 @@ def gated_clone(layer: Any, name: str, gates: Mapping[str, keras.layers.Layer]) 
     # Only now, as Keras makes some parts anew from their configuration, which not every gate has.
     for (path, original), (_, cell) in zip(cells_of(layer), cells_of(clone), strict=True):
         if isinstance(cell, GatedCell):
-            arguments = set(cell.GATES.values())
-            vars(cell).update({argument: getattr(original, argument) for argument in arguments})
             cell.install({gate: gates[path + gate] for gate in cell.GATES if path + gate in gates})
+            # Only what some gate still applies, so that a function without any is not saved.
+            left = {cell.GATES[gate] for gate in cell.GATES.keys() - cell.gates.keys()}
+            vars(cell).update({argument: getattr(original, argument) for argument in left})
     return clone
 
 

@@ -215,7 +215,7 @@ def test_simulated_spikes_are_those_of_the_network(name):
 
 def test_layers_work_in_a_pipeline_over_steps():
     snn = fs.convert(network(*(layers.SimpleRNN(2, return_sequences=True) for _ in range(3))))
-    result = fs.simulate(snn, sequences(1))
+    result = fs.simulate(snn, sequences(2))
     # Step s of layer l fires in window s + l, counted from 1.
     windows = [[site.window for site in result.sites][i : i + STEPS] for i in (0, STEPS, 2 * STEPS)]
     assert windows == [[1, 2, 3, 4], [2, 3, 4, 5], [3, 4, 5, 6]]
