@@ -48,7 +48,8 @@ def log_mel(samples: np.ndarray, rate: int, bands: int = BANDS) -> np.ndarray:
     if not powers.any():
         return np.zeros(powers.shape, np.float32)
     levels = np.log(np.maximum(powers, FLOOR * powers.max()))
-    return ((levels - levels.mean()) / levels.std()).astype(np.float32)
+    features: np.ndarray = (levels - levels.mean()) / levels.std()
+    return features.astype(np.float32)
 
 
 @functools.cache
@@ -65,7 +66,7 @@ def mel_bands(frame: int, rate: int, bands: int) -> np.ndarray:
     low, centre, high = points[:-2], points[1:-1], points[2:]
     rising = (frequencies[:, None] - low) / (centre - low)
     falling = (high - frequencies[:, None]) / (high - centre)
-    weights = np.maximum(0, np.minimum(rising, falling))
+    weights: np.ndarray = np.maximum(0, np.minimum(rising, falling))
     weights.setflags(write=False)  # shared between all callers
     return weights
 

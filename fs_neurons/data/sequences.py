@@ -73,7 +73,9 @@ class SequenceDataset:
 
     def chosen(self, which: Any) -> SequenceDataset:
         """The sequences that an index, mask or slice chooses."""
-        parts = {key: getattr(self, key)[which] for key in ("sequences", "lengths", "labels")}
+        parts: dict[str, Any] = {
+            key: getattr(self, key)[which] for key in ("sequences", "lengths", "labels")
+        }
         return dataclasses.replace(self, **parts)
 
 
@@ -103,7 +105,7 @@ def load(name: str, split: str, data_dir: str | os.PathLike[str] | None = None) 
 
 def joined(first: SequenceDataset, second: SequenceDataset) -> SequenceDataset:
     """Two parts of one data set, one behind the other, under the name of the first."""
-    parts = {
+    parts: dict[str, Any] = {
         key: np.concatenate([getattr(first, key), getattr(second, key)])
         for key in ("sequences", "lengths", "labels")
     }

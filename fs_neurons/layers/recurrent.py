@@ -150,7 +150,7 @@ class FSGRUCell(GatedCell, layers.GRUCell):
 
 
 @_register
-class FSConvLSTMCell(GatedCell, ConvLSTMCell):
+class FSConvLSTMCell(GatedCell, ConvLSTMCell):  # type: ignore[misc]  # Keras has no types
     """As FSLSTMCell, with convolutions along as many axes as `kernel_size` has."""
 
     GATES: ClassVar[dict[str, str]] = _LSTM

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import keras
 from keras import layers
@@ -47,7 +48,12 @@ class SequenceNetwork:
     dropout: float = 0.3
 
 
-_SPOKEN = {"data": "spoken_digit", "steps": SPOKEN_FRAMES, "features": 40, "classes": 10}
+_SPOKEN: dict[str, Any] = {
+    "data": "spoken_digit",
+    "steps": SPOKEN_FRAMES,
+    "features": 40,
+    "classes": 10,
+}
 NETWORKS = {
     "spoken_digit_lstm": SequenceNetwork(cell="LSTM", units=96, noise=0.3, **_SPOKEN),
     "spoken_digit_gru": SequenceNetwork(cell="GRU", units=96, noise=0.3, **_SPOKEN),
