@@ -46,7 +46,7 @@ SETS: dict[str, dict[str, Any]] = {
     "swish_k16_sparse": {**_SWISH, "K": 16, "spike_penalty": 1.5e-3, "guard": False},
     "swish_k16_dense": {"function": "swish", "K": 16, "domain": WIDE},
     **{f"sigmoid_k{K}": {"function": "sigmoid", **_BOUNDED, "K": K} for K in (4, 6, 8, 10, 12, 16)},
-    "sigmoid_k12_sparse": {"function": "sigmoid", **_BOUNDED, "spike_penalty": 1.5e-4},
+    "sigmoid_k12_sparse": {"function": "sigmoid", **_BOUNDED, "spike_penalty": 2.5e-4},
     **{
         f"{name}_k12": {"function": name, **_WIDE}
         for name in ("gelu", "elu", "selu", "mish", "softplus", "hard_silu")
@@ -59,7 +59,7 @@ SETS: dict[str, dict[str, Any]] = {
         f"tanh_k{K}": {"function": "tanh", **_BOUNDED, "K": K, "spike_penalty": 1e-5}
         for K in (4, 6, 8, 10, 12, 16)
     },
-    "tanh_k12_sparse": {"function": "tanh", **_BOUNDED, "spike_penalty": 5e-4},
+    "tanh_k12_sparse": {"function": "tanh", **_BOUNDED, "spike_penalty": 8e-4},
     "softsign_k12": {"function": "softsign", **_BOUNDED, "spike_penalty": 1e-5},
     "hard_sigmoid_k12": {"function": "hard_sigmoid", **_BOUNDED, "spike_penalty": 1e-6},
     **{
