@@ -31,7 +31,8 @@ def test_shipped_networks_are_small_and_load(name):
     assert path.stat().st_size < 2e6
     summary = json.loads(path.with_name(f"{name}.json").read_text())
     assert networks.pretrained(name).count_params() == summary["parameters"]
-    assert summary["test_accuracy"] >= (0.85 if name.startswith("trec") else 0.96)
+    least = {"spoken_digit": 0.96, "trec": 0.85, "digits_rows": 0.95}
+    assert summary["test_accuracy"] >= least[networks.NETWORKS[name].data]
 
 
 def test_the_table_has_a_row_for_each_set(tmp_path, monkeypatch):
