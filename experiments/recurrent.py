@@ -176,29 +176,34 @@ def plot(rows: list[dict[str, Any]], lengths: list[dict[str, Any]]) -> plt.Figur
     for name in dict.fromkeys(row["network"] for row in rows):
         fitted = [row for row in rows if row["network"] == name and not row["sets"]]
         (curve,) = left.plot(
-            [row["K"] for row in fitted], [row["snn"] for row in fitted], "o-", markersize=4,
-            label=f"{name}, FS-neurons",
-        )  # fmt: skip
+            [row["K"] for row in fitted], [row["snn"] for row in fitted], "o-", markersize=4
+        )
         color = curve.get_color()
         left.axhline(fitted[0]["ann"], color=color, linestyle="--", linewidth=0.8)
         sparse = [row for row in rows if row["network"] == name and row["sets"]]
         left.plot(
-            [row["K"] for row in sparse], [row["snn"] for row in sparse], "x", color=color,
-            markersize=8, label=f"{name}, sparse",
-        )  # fmt: skip
+            [row["K"] for row in sparse],
+            [row["snn"] for row in sparse],
+            "x",
+            color=color,
+            markersize=8,
+        )
         of_network = [row for row in lengths if row["network"] == name]
         right.plot(
             [row["mean_length"] for row in of_network], [row["error"] for row in of_network], "o-",
             color=color, markersize=4, label=name,
         )  # fmt: skip
-    left.set(xlabel="time steps K", ylabel="test accuracy (%)", title="dashed: the original")
+    left.set(
+        xlabel="time steps K",
+        ylabel="test accuracy (%)",
+        title="dashed: the original; crosses: sparse sets",
+    )
     right.set(
         xlabel="steps of the sequence", ylabel="error / standard deviation of the outputs",
         title=f"K = {SHOWN[0]}",
     )  # fmt: skip
     right.set_ylim(bottom=0)
-    left.legend(fontsize=6)
-    right.legend(fontsize=7)
+    right.legend(fontsize=7)  # of both
     return figure
 
 
