@@ -26,7 +26,7 @@ from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.keras_internals import input_structure, is_rewritable, parts_of, run_graph
 from fs_neurons.network.kinds import applies_activation, kind_of, unwrapped
-from fs_neurons.network.sequences import SequenceMask, makes_masks
+from fs_neurons.network.sequences import MaskedSequences, SequenceMask, makes_masks
 from fs_neurons.network.unrolling import Unrolled, is_unrollable
 
 __all__ = ["Call", "Graph", "Value", "depth", "is_linear", "is_weighted", "trace", "trace_spiking"]
@@ -119,6 +119,9 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
     calls: list[Call] = []
     masks = makes_masks(model)
     step: dict[str, Any] = {}  # of a recurrent layer, while its calls are listed
+    steps_of: dict[
+        Value, list[Value]
+    ] = {}  # what a recurrent layer gives at each step, by its whole output
 
     def new_value(name: str, shape: tuple[int | None, ...], dtype: str) -> Value:
         if None in shape[1:]:
@@ -169,11 +172,23 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
         unrolled = Unrolled(layer, name, sequences, states, mask)
 
         def operation(op: Any) -> Callable[..., Any]:
-            if op not in unrolled.steps:
-                return functools.partial(visit, op, f"{name}/")
-            return functools.partial(run_step, op, f"{name}/{unrolled.steps[op]}")
+            if op in unrolled.steps:
+                return functools.partial(run_step, op, f"{name}/{unrolled.steps[op]}")
+            return functools.partial(routed, op, f"{name}/")
 
         return run_graph(unrolled.model, unrolled.inputs, operation)
+
+    def routed(op: Any, prefix: str, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Visits an operation on sequences; a single step of what a layer gives does not wait for the others."""
+        before = steps_of.get(x) if isinstance(x, Value) else None
+        if before is not None and type(op).__name__ == "GetItem" and args[0][0] == slice(None):
+            return before[args[0][1]]
+        outputs = visit(op, prefix, x, *args, **kwargs)
+        if type(op).__name__ == "Stack":
+            steps_of[outputs] = list(x)
+        elif isinstance(op, MaskedSequences) and x[0] in steps_of:
+            steps_of[outputs] = steps_of[x[0]]
+        return outputs
 
     def run_step(part: keras.Model, prefix: str, inputs: Any, **ignored: Any) -> Any:
         present = inputs[-1] if inputs[-1].dtype == "bool" else None
