@@ -259,7 +259,7 @@ def test_quality_chooses_between_published_and_fitted_sets():
     assert chosen == {
         "paper": ["swish_k16_paper", "sigmoid_k12_paper"],
         "accurate": ["swish_k16", "sigmoid_k12"],
-        "sparse": ["swish_k16_sparse", "sigmoid_k12"],
+        "sparse": ["swish_k16_sparse", "sigmoid_k12_sparse"],
     }
     with pytest.raises(ValueError, match="quality"):
         fs.convert(model, quality="best")
