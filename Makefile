@@ -13,7 +13,7 @@ endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help reproduce test test_all test_jax test_torch test_portable test_oldest_keras fuzz lint docs report table1 table2 figure1 figure2 figure3 figure4 figure5 \
-	figure6a figure6b figure6c figure6d swish_sets efficientnet without_data efficiency pareto finetune benchmark chip clean
+	figure6a figure6b figure6c figure6d swish_sets efficientnet without_data efficiency pareto finetune benchmark chip recurrent clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -119,6 +119,9 @@ chip: $(VENV)/installed  ## inputs as spikes, integers and a file for chips: acc
 
 finetune: $(VENV)/installed  ## trains ResNet20 further, calibrated at K = 3
 	$(RUN) -m experiments.finetune --models=resnet20 --steps=3
+
+recurrent: $(VENV)/installed  ## LSTM and GRU on spoken digits, bidirectional on questions, against K
+	$(RUN) -m experiments.recurrent --verbosity=-1
 
 benchmark: $(VENV)/installed  ## time of FS-neurons against the activations that they replace
 	$(RUN) -m experiments.benchmark

@@ -45,8 +45,8 @@ SETS: dict[str, dict[str, Any]] = {
     "swish_k16": {**_SWISH, "K": 16, "spike_penalty": 3.2e-4, "guard": False},
     "swish_k16_sparse": {**_SWISH, "K": 16, "spike_penalty": 1.5e-3, "guard": False},
     "swish_k16_dense": {"function": "swish", "K": 16, "domain": WIDE},
-    "sigmoid_k8": {"function": "sigmoid", **_BOUNDED, "K": 8},
-    "sigmoid_k12": {"function": "sigmoid", **_BOUNDED},
+    **{f"sigmoid_k{K}": {"function": "sigmoid", **_BOUNDED, "K": K} for K in (4, 6, 8, 10, 12, 16)},
+    "sigmoid_k12_sparse": {"function": "sigmoid", **_BOUNDED, "spike_penalty": 2.5e-4},
     **{
         f"{name}_k12": {"function": name, **_WIDE}
         for name in ("gelu", "elu", "selu", "mish", "softplus", "hard_silu")
@@ -55,7 +55,11 @@ SETS: dict[str, dict[str, Any]] = {
         f"{LEAKY}{slope}_k12": {"function": f"{LEAKY}{slope}", **_WIDE} for slope in (0.1, 0.2, 0.3)
     },
     "relu6_k12": {"function": "relu6", **_WIDE, "starts": (relu_parameters(12, alpha=6.0),)},
-    "tanh_k12": {"function": "tanh", **_BOUNDED, "spike_penalty": 1e-5},
+    **{
+        f"tanh_k{K}": {"function": "tanh", **_BOUNDED, "K": K, "spike_penalty": 1e-5}
+        for K in (4, 6, 8, 10, 12, 16)
+    },
+    "tanh_k12_sparse": {"function": "tanh", **_BOUNDED, "spike_penalty": 8e-4},
     "softsign_k12": {"function": "softsign", **_BOUNDED, "spike_penalty": 1e-5},
     "hard_sigmoid_k12": {"function": "hard_sigmoid", **_BOUNDED, "spike_penalty": 1e-6},
     **{

@@ -194,8 +194,13 @@ def compare(
         ann, spiking, measured = forward(inputs)
         ann, spiking = (_first(outputs, count) for outputs in (ann, spiking))
         scores.append((ann, spiking))
-        # (sites, quantities, images) -> sums over images, in float64
-        sums = sums + ops.convert_to_numpy(measured)[..., :count].sum(axis=-1, dtype=np.float64)
+        # (sites, quantities, images) -> sums over images, in float64; the last one counts
+        sums = sums + np.array(
+            [
+                ops.convert_to_numpy(x)[..., :count].sum(axis=(0, -1), dtype=np.float64)
+                for x in measured
+            ]
+        )
         alone = [_first(single(inputs, row), count) for row in rows]
         squares = squares + np.array([_squares(ann, outputs) for outputs in alone])
         if are_scores(ann):
@@ -212,8 +217,10 @@ def compare(
     sizes = np.array([x.size for x in ann])
     errors = np.sqrt((squares / sizes / variances).mean(axis=1))
     sites = []
-    per_site = zip(pair.sites, sums / images_seen, errors, accuracies[2:], strict=True)
-    for (_, call), row, output_error, accuracy in per_site:
+    per_site = zip(pair.sites, sums, errors, accuracies[2:], strict=True)
+    for steps, row, output_error, accuracy in per_site:
+        call = steps[0][1]
+        row = row[:-1] / row[-1]
         error, square, cosine, share, clipped, resolution, accumulated = map(float, row)
         layer: Any = call.op
         sites.append(
@@ -280,16 +287,19 @@ def _accuracies(
 
 
 def _forward(pair: Pair) -> Callable[[Any], tuple[Any, Any, Any]]:
-    """inputs -> outputs of both networks, and (sites, quantities, images)."""
+    """inputs -> outputs of both networks, and of each site (steps, quantities, images)."""
 
     def forward(inputs: Any) -> tuple[Any, Any, Any]:
         met: dict[Call, tuple[Any, Any]] = {}
-        watched = {call for both in pair.sites for call in both}
+        shown: dict[Call, Any] = {}
+        watched = {call for steps in pair.sites for both in steps for call in both}
 
         def watch(call: Call, tensors: Callable[[Value], Any]) -> Any:
             outputs = call(tensors)
             if call in watched:
+                present = None if call.present is None else tensors(call.present)
                 met[call] = tensors(call.inputs[0]), outputs
+                shown[call] = present
             return outputs
 
         ann = pair.original.run(inputs, watch)
@@ -298,16 +308,22 @@ def _forward(pair: Pair) -> Callable[[Any], tuple[Any, Any, Any]]:
         if mine != theirs:
             raise ConversionError("the networks have outputs of different shapes")
         measured = [
-            _measure(probe.op, site.op, *met[probe], *met[site]) for probe, site in pair.sites
+            ops.stack(
+                [
+                    _counted(_measure(probe.op, site.op, *met[probe], *met[site]), shown[site])
+                    for probe, site in steps
+                ]
+            )
+            for steps in pair.sites
         ]
-        return ann, spiking, ops.stack(measured)
+        return ann, spiking, measured
 
     return forward
 
 
 def _single(pair: Pair) -> Callable[[Any, Any], Any]:
     """(inputs, bool for each site) -> outputs of the original with these sites converted."""
-    places = {probe: (i, site.op) for i, (probe, site) in enumerate(pair.sites)}
+    places = {probe: (i, site.op) for i, steps in enumerate(pair.sites) for probe, site in steps}
 
     def single(inputs: Any, spiking: Any) -> Any:
         def either(call: Call, tensors: Callable[[Value], Any]) -> Any:
@@ -325,6 +341,15 @@ def _single(pair: Pair) -> Callable[[Any, Any], Any]:
         return pair.original.run(inputs, either)
 
     return single
+
+
+def _counted(quantities: Any, present: Any) -> Any:
+    """The same before a one for each image, all zero where its sequence is masked: (quantities + 1, images)."""
+    one = ops.ones_like(quantities[:1])
+    everything = ops.concatenate([quantities, one])
+    if present is None:
+        return everything
+    return ops.where(present[None], everything, ops.zeros_like(everything))
 
 
 def _measure(probe: Any, site: Any, x: Any, exact: Any, arrived: Any, output: Any) -> Any:

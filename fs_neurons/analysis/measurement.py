@@ -13,7 +13,7 @@ from keras import ops
 
 from fs_neurons import neuron
 from fs_neurons.analysis.connectivity import FanOut, pooled_site, spiking_pools
-from fs_neurons.analysis.results import LayerProfile, PoolProfile
+from fs_neurons.analysis.layer_profiles import LayerProfile, PoolProfile
 from fs_neurons.analysis.statistics import InputStatistics
 from fs_neurons.backend import bincount
 from fs_neurons.layers import record_spikes
@@ -37,6 +37,7 @@ class Measured(NamedTuple):
     minimum: Any
     maximum: Any
     histogram: Any  # (bins + 2,), over neurons and images
+    counted: Any  # 1 for each image, 0 for each copy and where a step of its sequence is masked
 
 
 class SpikeCounter:
@@ -105,22 +106,25 @@ class SiteCollector(SpikeCounter):
         Raises:
             ValueError: gate inputs that are not finite.
         """
-        mean = measured.mean[:images].astype(np.float64)
-        variance = measured.variance[:images].astype(np.float64)
+        counted = measured.counted[:images] > 0
+        mean = measured.mean[:images][counted].astype(np.float64)
+        variance = measured.variance[:images][counted].astype(np.float64)
         if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
             raise ValueError(
                 f"the gate inputs of {self.call.name!r} are not finite on images {self.images}.."
                 f"{self.images + images - 1}"
             )
         self.count(measured.spikes, images)
+        if not counted.any():  # a step that all sequences are too short for
+            return
         for name in self.counts:
-            self.counts[name] += int(getattr(measured, name)[:images].sum(dtype=np.int64))
+            self.counts[name] += int(getattr(measured, name)[:images][counted].sum(dtype=np.int64))
         inputs = InputStatistics(
-            count=images * math.prod(self.shape),
+            count=int(counted.sum()) * math.prod(self.shape),
             mean=float(mean.mean()),
             variance=float(variance.mean() + mean.var()),
-            minimum=float(measured.minimum[:images].min()),
-            maximum=float(measured.maximum[:images].max()),
+            minimum=float(measured.minimum[:images][counted].min()),
+            maximum=float(measured.maximum[:images][counted].max()),
             histogram=measured.histogram.astype(np.int64),
         )
         self.inputs = self.inputs.merged(inputs) if self.inputs else inputs
@@ -128,7 +132,7 @@ class SiteCollector(SpikeCounter):
     def state(self) -> dict[str, Any] | None:
         state = super().state()
         if state is None or self.inputs is None:
-            return None
+            return state and {**state, "counts": self.counts, "inputs": None}
         histogram = self.inputs.histogram.tolist()
         inputs = {**dataclasses.asdict(self.inputs), "histogram": histogram}
         return {**state, "counts": self.counts, "inputs": inputs}
@@ -141,24 +145,45 @@ class SiteCollector(SpikeCounter):
                 **{**s["inputs"], "histogram": np.array(s["inputs"]["histogram"], np.int64)}
             )
             for s in states
+            if s["inputs"] is not None
         ]
-        self.inputs = functools.reduce(InputStatistics.merged, inputs)
+        self.inputs = functools.reduce(InputStatistics.merged, inputs) if inputs else None
 
-    def finished(self) -> LayerProfile:
-        layer: Any = self.call.op
-        assert self.inputs is not None  # there was a batch
-        return LayerProfile(
-            name=self.call.name,
-            activation=layer.activation_name or "?",
-            parameters=layer.parameters,
-            shape=self.shape,
-            images=self.images,
-            total_spikes=self.spikes,
-            **self.counts,
-            synaptic_operations=self.operations,
-            fan_out=self.ends,
-            inputs=self.inputs,
-        )
+
+def finished_sites(collectors: Sequence[SiteCollector]) -> tuple[LayerProfile, ...]:
+    """The profile of each site, of a gate of a recurrent layer over all steps of its sequence.
+
+    Raises:
+        ValueError: a gate at which all steps of all sequences are masked.
+    """
+    sites: dict[Any, list[SiteCollector]] = {}
+    for collector in collectors:
+        call = collector.call
+        key = (call.name, id(call.op)) if call.in_sequence else id(collector)
+        sites.setdefault(key, []).append(collector)
+    return tuple(_finished(steps) for steps in sites.values())
+
+
+def _finished(steps: list[SiteCollector]) -> LayerProfile:
+    first = steps[0]
+    layer: Any = first.call.op
+    inputs = [step.inputs for step in steps if step.inputs is not None]
+    if not inputs:
+        raise ValueError(f"all steps of all sequences are masked at {first.call.name!r}")
+    smallest, largest = zip(*(step.ends for step in steps), strict=True)
+    return LayerProfile(
+        name=first.call.name,
+        activation=layer.activation_name or "?",
+        parameters=layer.parameters,
+        shape=first.shape,
+        images=first.images,
+        total_spikes=sum(step.spikes for step in steps),
+        **{name: sum(step.counts[name] for step in steps) for name in first.counts},
+        synaptic_operations=sum(step.operations for step in steps),
+        fan_out=(min(smallest), max(largest)),
+        inputs=functools.reduce(InputStatistics.merged, inputs),
+        steps=len(steps) if first.call.in_sequence else None,
+    )
 
 
 def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple[list[Any], ...]]:
@@ -168,17 +193,20 @@ def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple
     def measure_all(inputs: Any, valid: Any) -> tuple[list[Any], ...]:
         pooled: dict[Call, Any] = {}
         running: Any = None  # the layer that measures
+        counted = valid
 
         def measure(x: Any, parameters: NeuronParameters) -> tuple[Any, tuple[Any, ...]]:
             y, bins, *sums = _measure_site(
-                ops.cast(x, "float32"), parameters, running, valid, edges
+                ops.cast(x, "float32"), parameters, running, counted, edges
             )
-            # Copies that fill up the last batch are in a bin of their own.
-            return y, (*sums, bincount(ops.reshape(bins, (-1,)), BINS + 3)[:-1])
+            # Copies that fill up the last batch, and masked steps, are in a bin of their own.
+            return y, (*sums, bincount(ops.reshape(bins, (-1,)), BINS + 3)[:-1], counted)
 
         def each(call: Call, tensors: Callable[[Value], Any]) -> Any:
-            nonlocal running
-            running = call.op
+            nonlocal running, counted
+            running, counted = call.op, valid
+            if call.present is not None:
+                counted = valid * ops.cast(tensors(call.present), valid.dtype)
             for pool, (site, paddings) in pools.items():
                 if site is call:
                     layer: Any = call.op

@@ -30,16 +30,18 @@ from fs_neurons.analysis.connectivity import (
     unknown_calls,
 )
 from fs_neurons.analysis.energy import HOROWITZ_45NM, Energy, EnergyModel
+from fs_neurons.analysis.layer_profiles import LayerProfile, PoolProfile
 from fs_neurons.analysis.measurement import (
     Measured,
     PoolCollector,
     SiteCollector,
     SpikeCounter,
+    finished_sites,
     histogram_edges,
     measurement,
 )
 from fs_neurons.analysis.reach import Additions
-from fs_neurons.analysis.results import LayerProfile, PoolProfile, Profile
+from fs_neurons.analysis.results import Profile
 from fs_neurons.analysis.statistics import InputStatistics
 from fs_neurons.backend.distribution import ONE, Distribution
 from fs_neurons.data.batches import Batch, Batches
@@ -157,7 +159,7 @@ def measured(
     states = distribution.gather_json([collector.state() for collector in collectors])
     for collector, *parts in zip(collectors, *states, strict=True):
         collector.restore([part for part in parts if part is not None])
-    layers = tuple(site.finished() for site in sites)
+    layers = finished_sites(sites)
     macs = {call: multiply_accumulates(call) or 0 for call in network.calls}
     accumulated = sum(collector.from_spikes for collector in collectors)
     accumulated += sum(macs[call] for call, x in coding.products.items() if x.is_coded)
@@ -176,6 +178,7 @@ def measured(
         weighted_layers=int(graph.depth(network, graph.is_weighted)[ends].max()),
         depth=int(coding.windows[ends].max()),
         energy_model=energy_model,
+        windows_between_images=graph.windows_between_images(network),
     )
 
 

@@ -12,134 +12,11 @@ import numpy as np
 from tabulate import tabulate
 
 from fs_neurons.analysis.energy import OTHERS, Energy, EnergyModel
+from fs_neurons.analysis.layer_profiles import LayerProfile, PoolProfile
 from fs_neurons.analysis.statistics import InputStatistics
-from fs_neurons.neuron import NeuronParameters
 
 if TYPE_CHECKING:
     import matplotlib.figure
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerProfile:
-    """One site: a call of an FS layer. Counts are over all images and neurons.
-
-    Attributes:
-        name: of the FS layer, after the models that it is nested in.
-        activation: what it stands for.
-        parameters: its parameter set.
-        shape: of one image.
-        images: number of images.
-        total_spikes: spikes.
-        silent: neurons without a spike.
-        below, above: gate inputs x below the domain [low, high) of the parameter set, and x >= high.
-        saturated: neurons whose output is at least that at the upper end of the domain.
-        synaptic_operations: additions, one per spike and target of its neuron, see `connectivity`.
-        fan_out: (smallest, largest) number of targets of a neuron.
-        inputs: statistics of the gate inputs.
-    """
-
-    name: str
-    activation: str
-    parameters: NeuronParameters
-    shape: tuple[int, ...]
-    images: int
-    total_spikes: int
-    silent: int
-    below: int
-    above: int
-    saturated: int
-    synaptic_operations: int
-    fan_out: tuple[int, int]
-    inputs: InputStatistics
-
-    @property
-    def neurons(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def spikes(self) -> float:
-        """Per image."""
-        return self.total_spikes / self.images
-
-    @property
-    def spikes_per_neuron(self) -> float:
-        return self.spikes / self.neurons
-
-    @property
-    def silent_share(self) -> float:
-        return self.silent / self.inputs.count
-
-    @property
-    def outside_share(self) -> float:
-        """Of the gate inputs: outside the domain of the parameter set."""
-        return (self.below + self.above) / self.inputs.count
-
-    @property
-    def saturated_share(self) -> float:
-        return self.saturated / self.inputs.count
-
-    def row(self) -> dict[str, Any]:
-        """Plain values: for a data frame, or JSON."""
-        return {
-            "site": self.name,
-            "activation": self.activation,
-            "parameters": self.parameters.name,
-            "K": self.parameters.K,
-            "neurons": self.neurons,
-            "spikes": self.spikes,
-            "spikes_per_neuron": self.spikes_per_neuron,
-            "silent_share": self.silent_share,
-            "input_mean": self.inputs.mean,
-            "input_variance": self.inputs.variance,
-            "input_minimum": self.inputs.minimum,
-            "input_maximum": self.inputs.maximum,
-            "below_share": self.below / self.inputs.count,
-            "above_share": self.above / self.inputs.count,
-            "saturated_share": self.saturated_share,
-            "synaptic_operations": self.synaptic_operations / self.images,
-            "smallest_fan_out": self.fan_out[0],
-            "largest_fan_out": self.fan_out[1],
-            "total_spikes": self.total_spikes,
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class PoolProfile:
-    """Max-pooling of spikes, which is a gate: neither its outputs nor its spikes count as those of neurons.
-
-    Its spikes are the binary code of its output; they reach the next layer in place of those that it took.
-
-    Attributes:
-        name: of the layer, after the models that it is nested in.
-        shape: of its output for one image.
-        images: number of images.
-        total_spikes: spikes that it handed on, over all images.
-        synaptic_operations: additions that these cause, one per spike and target.
-        fan_out: (smallest, largest) number of targets of an output.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    images: int
-    total_spikes: int
-    synaptic_operations: int
-    fan_out: tuple[int, int]
-
-    @property
-    def spikes(self) -> float:
-        """Per image."""
-        return self.total_spikes / self.images
-
-    def row(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "pool": self.name,
-            "spikes": self.spikes,
-            "synaptic_operations": self.synaptic_operations / self.images,
-            "smallest_fan_out": self.fan_out[0],
-            "largest_fan_out": self.fan_out[1],
-            "total_spikes": self.total_spikes,
-        }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -163,6 +40,7 @@ class Profile:
         weighted_layers: dense and convolutional layers on the longest path.
         depth: sites on the longest path.
         energy_model: energy of one operation.
+        windows_between_images: see `graph.windows_between_images`.
     """
 
     model: str
@@ -178,6 +56,7 @@ class Profile:
     weighted_layers: int
     depth: int
     energy_model: EnergyModel
+    windows_between_images: int = 2
 
     @property
     def neurons(self) -> int:
@@ -196,6 +75,14 @@ class Profile:
     @property
     def spikes_per_neuron(self) -> float:
         return self.spikes / self.neurons
+
+    @property
+    def spikes_per_step(self) -> float | None:
+        """Of recurrent layers, per gate neuron and step of a sequence that is not masked; None without any."""
+        gates = [layer for layer in self.layers if layer.steps is not None]
+        if not gates:
+            return None
+        return sum(gate.total_spikes for gate in gates) / sum(gate.inputs.count for gate in gates)
 
     @property
     def silent_share(self) -> float:
@@ -269,8 +156,9 @@ class Profile:
 
     @property
     def period(self) -> int:
-        """Time steps between images: each neuron collects for K steps and fires for K steps."""
-        return 2 * self.K
+        """Time steps between images: each neuron collects for K steps and fires for K steps, in recurrent layers
+        once for each step of the sequence."""
+        return self.windows_between_images * self.K
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary per site: `pandas.DataFrame(result.rows())`."""
@@ -287,6 +175,7 @@ class Profile:
             "spikes": self.spikes,
             "total_spikes": self.total_spikes,
             "spikes_per_neuron": self.spikes_per_neuron,
+            "spikes_per_step": self.spikes_per_step,
             "silent_share": self.silent_share,
             "outside_share": self.outside_share,
             "saturated_share": self.saturated_share,
@@ -353,12 +242,21 @@ class Profile:
                     f" {pool.synaptic_operations / pool.images:,.0f} synaptic operations"
                     for pool in self.pools
                 ),
+                *self._recurrent(),
                 f"inputs averaged over sites as in the paper: mean {mean:.3f}, variance {variance:.3f}",
                 *self._operations(),
                 f"time: {self.latency} steps from image to output (layers x K: {self.paper_latency}), an"
                 f" image every {self.period} steps",
             ]
         )
+
+    def _recurrent(self) -> list[str]:
+        if self.spikes_per_step is None:
+            return []
+        return [
+            f"recurrent layers: {self.spikes_per_step:.2f} spikes per gate neuron and step of a sequence, masked"
+            " steps left out"
+        ]
 
     def _operations(self) -> list[str]:
         one = "no multiplications; layers behind another linear one are one with it"

@@ -42,12 +42,13 @@ class Pair:
     Attributes:
         original: the original network, with a `Probe` as a layer of its own at every site.
         spiking: the converted network.
-        sites: (call of a probe, call of its FS layer), in order of execution of the latter.
+        sites: for each site, in order of execution, (call of a probe, call of its FS layer); of a gate of a
+            recurrent layer, one such pair per step of the sequence, elsewhere a single one.
     """
 
     original: Graph
     spiking: Graph
-    sites: tuple[tuple[Call, Call], ...]
+    sites: tuple[tuple[tuple[Call, Call], ...], ...]
 
 
 def paired(model: keras.Model, snn: keras.Model, inputs: Any = None) -> Pair:
@@ -82,7 +83,11 @@ def paired(model: keras.Model, snn: keras.Model, inputs: Any = None) -> Pair:
             f"model {snn.name!r} is no conversion of {model.name!r}: {missing} of its {len(sites)} FS"
             " layers have no counterpart there"
         )
-    return Pair(original, spiking, tuple((probes[i], call) for i, call in sites.items()))
+    steps: dict[Any, list[tuple[Call, Call]]] = {}
+    for i, call in sites.items():
+        key = (call.name, id(call.op)) if call.in_sequence else i
+        steps.setdefault(key, []).append((probes[i], call))
+    return Pair(original, spiking, tuple(map(tuple, steps.values())))
 
 
 def _is_converted(call: Call) -> bool:

@@ -39,7 +39,8 @@ class Propagation:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self._operations = {site: op for op, site in walk(model)}
+        # Of the gates of recurrent layers nothing is known.
+        self._operations = {site: op for op, site in walk(model) if not site.gate}
         self._sites = {id(op): site for site, op in self._operations.items()}
         self._met: dict[Site, list[tuple[Moments, int]]] = {}
         self.of: dict[Value, Moments] = {}

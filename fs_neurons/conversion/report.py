@@ -10,12 +10,12 @@ from typing import Any
 import keras
 from tabulate import tabulate
 
-from fs_neurons.layers import SiteRecord, collect_records
+from fs_neurons.layers import SiteRecord, collect_records, shapes_only
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.keras_internals import input_structure, output_spec
+from fs_neurons.network.recurrent import fs_gates, is_recurrent
 from fs_neurons.network.sites import find_sites, unseen_layers
 from fs_neurons.network.structure import named_calls
-from fs_neurons.neuron import response
 
 KEPT, NOT_LOOKED_INTO = "kept", "not looked into"
 
@@ -30,7 +30,8 @@ class ReportRow:
         parameters: name of the parameter set; "kept" where the activation stayed as it was, and "not looked
             into" for Lambda layers and others with a call() of their own, which may apply activations.
         shape: of one image; None where nothing was converted.
-        neurons: of one image; None if a size is unknown.
+        neurons: of one image; None if a size is unknown. Gates of a recurrent layer are the same neurons at every
+            step of the sequence.
         reason: why an activation was kept, if that is known.
     """
 
@@ -107,6 +108,8 @@ def conversion_report(model: keras.Model) -> ConversionReport:
     names = collections.defaultdict[int, collections.deque[str]](collections.deque)
     for name, op in named_calls(model):
         names[id(op)].append(name)
+        for path, gate in fs_gates(op) if is_recurrent(op) else ():
+            names[id(gate)].append(f"{name}/{path}")
     rows = []
     for record in records:
         shape = record.shape[1:]
@@ -120,7 +123,8 @@ def conversion_report(model: keras.Model) -> ConversionReport:
     for site in find_sites(model):
         # Short reasons only: why it can't be converted is said by `convert`.
         reason = "output" if site.is_output else ""
-        rows.append(ReportRow(site.layer, site.activation, KEPT, None, None, reason))
+        name = site.name if site.gate else site.layer
+        rows.append(ReportRow(name, site.activation, KEPT, None, None, reason))
     for name, op in unseen_layers(model):
         rows.append(ReportRow(name, type(op).__name__, NOT_LOOKED_INTO, None, None))
     return ConversionReport(model.name, tuple(rows))
@@ -136,6 +140,6 @@ def trace_sites(model: keras.Model) -> list[SiteRecord]:
     inputs = keras.tree.map_structure(
         lambda x: keras.KerasTensor(x.shape, x.dtype), input_structure(model)
     )
-    with collect_records(lambda x, parameters: (response(x, parameters), None)) as records:
+    with collect_records(shapes_only) as records:
         output_spec(run, inputs)
     return records

@@ -9,8 +9,9 @@
 
 A site is an `Activation` or `ReLU` layer (or a relative), an operation such as `keras.ops.relu(x)`, or the
 `activation=` argument of a dense or convolutional layer, which is split into the linear layer and a layer
-of FS-neurons. A PReLU with a slope for each channel becomes two ReLUs. Weights are carried over unchanged; the
-input model is never touched. Max-pooling behind FS-ReLU is computed from its spikes: see layers/pooling.py.
+of FS-neurons. A PReLU with a slope for each channel becomes two ReLUs; the gates of a recurrent layer become layers
+of FS-neurons inside of its cell. Weights are carried over unchanged; the input model is never touched. Max-pooling
+behind FS-ReLU is computed from its spikes: see layers/pooling.py.
 """
 
 from __future__ import annotations
@@ -166,6 +167,7 @@ def convert(
         )
 
     if calibrated is not None:
+        _refuse_gates(parameters_of)
         snn = calibrate(model, parameters_of, calibration_data, calibrated, verbose)
         return _finished(snn, code, digital)
 
@@ -251,6 +253,16 @@ def _nothing_to_convert(
         reasons.append(listing(refused))
     text = "; ".join(reasons) or "its layers are all linear"
     return f"model {model.name!r} has no activation that could be converted: {text}"
+
+
+def _refuse_gates(sites: Collection[Site]) -> None:
+    """Calibration works on what flows between the layers of a network, not inside of one."""
+    gates = [site for site in sites if site.gate]
+    if gates:
+        raise ConversionError(
+            f"{gates[0].layer!r} is a recurrent layer, whose gates can't be calibrated: leave out calibration_data,"
+            " or convert with keep_layers=[...] for such layers"
+        )
 
 
 def _folded(model: keras.Model) -> keras.Model:

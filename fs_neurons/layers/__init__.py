@@ -1,4 +1,4 @@
-"""Keras layers of FS-neurons, max-pooling of their spikes, and the recording of both."""
+"""Keras layers of FS-neurons, max-pooling of their spikes, recurrent layers, and the recording of all."""
 
 from fs_neurons.layers.activation import FSActivation, FSReLU, FSSigmoid, FSSwish, fs_layer
 from fs_neurons.layers.coding import INPUT, FSInput
@@ -9,8 +9,10 @@ from fs_neurons.layers.recording import (
     SiteRecord,
     collect_records,
     record_spikes,
+    shapes_only,
     soft_spikes_per_neuron,
 )
+from fs_neurons.layers.recurrent import GatedCell, RecurrentFS
 
 __all__ = [
     "INPUT",
@@ -20,11 +22,14 @@ __all__ = [
     "FSReLU",
     "FSSigmoid",
     "FSSwish",
+    "GatedCell",
     "Measure",
+    "RecurrentFS",
     "SiteRecord",
     "collect_records",
     "fs_layer",
     "record_spikes",
+    "shapes_only",
     "soft_spikes_per_neuron",
     "spiking_pool",
 ]

@@ -32,11 +32,15 @@ class SiteRecord:
         layer: the FS layer.
         shape: shape of its input, the batch first; entries may be None.
         spikes: int32 tensor (images,) of spikes per image, or what `measure` gave.
+        present: at a step of a sequence in a recurrent layer with a mask, boolean tensor (images,), false where the
+            step is masked: nothing happens there, and no spike is counted. A `measure` of one's own measures it all
+            the same. None elsewhere.
     """
 
     layer: FSActivation
     shape: tuple[int | None, ...]
     spikes: Any
+    present: Any = None
 
 
 # Runs FS-neurons and measures something: (gate inputs, parameters) -> (outputs, what was measured). Gate inputs
@@ -46,6 +50,11 @@ _ADVICE = "call the model itself, model(images), or put record_spikes() inside t
 records_now: contextvars.ContextVar[tuple[list[SiteRecord], Measure] | None] = (
     contextvars.ContextVar("fs_neurons_records", default=None)
 )
+
+
+def shapes_only(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]:
+    """A `measure` that measures nothing. A recurrent layer then records one step of its sequence."""
+    return neuron.response(x, parameters), None
 
 
 @contextlib.contextmanager
@@ -66,8 +75,9 @@ def record_spikes(
     """Collects a `SiteRecord` for every call of an FS layer inside the block, in order of execution.
 
     Outputs and gradients are those of the same calls outside the block. A layer that runs twice is recorded
-    twice. Works eagerly, and inside `tf.function` and `jax.jit` when the block is part of the traced
-    function, which returns the counts. Functions that are called in the block, such as `model.predict`, run
+    twice, and a gate of a recurrent layer at every step of the sequence, where masked sequences fire no spike.
+    Works eagerly, and inside `tf.function` and `jax.jit` when the block is part of the traced function, which
+    returns the counts. Functions that are called in the block, such as `model.predict`, run
     layer by layer, though they were compiled before: slower, and recorded batch by batch.
 
     Args:
@@ -91,6 +101,16 @@ def record_spikes(
 
 
 def soft_spikes_per_neuron(records: list[SiteRecord]) -> Any:
-    """Spikes per neuron of records made with `neuron.response_and_soft_spikes`, a float32 scalar."""
+    """Spikes per neuron of records made with `neuron.response_and_soft_spikes`, a float32 scalar.
+
+    Raises:
+        ValueError: some of them are of sequences with masked steps, whose spikes are among them.
+    """
+    for record in records:
+        if record.present is not None:
+            raise ValueError(
+                f"layer {record.layer.name!r} is part of a sequence with masked steps, whose spikes can't be"
+                " penalised: train on sequences of one length, or without a penalty on spikes"
+            )
     spikes, neurons = ops.unstack(sum(record.spikes for record in records))
     return spikes / neurons

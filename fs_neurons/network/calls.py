@@ -36,17 +36,26 @@ class Call:
         op: the layer or operation.
         arguments: (args, kwargs) with `Value`s in place of tensors.
         outputs: its value, or a structure of values.
+        in_sequence: whether this is the same call at one of several steps of a sequence.
+        present: value that is true for images whose sequence is not masked at this step; None if all are.
     """
 
     name: str
     op: keras.Operation
     arguments: tuple[tuple[Any, ...], dict[str, Any]]
     outputs: Any
+    in_sequence: bool = False
+    present: Value | None = None
 
     @property
     def inputs(self) -> list[Value]:
         """Values among the arguments, in order; one that is passed twice is there twice."""
         return [x for x in keras.tree.flatten(self.arguments) if isinstance(x, Value)]
+
+    @property
+    def needs(self) -> list[Value]:
+        """`inputs`, and `present`."""
+        return self.inputs if self.present is None else [*self.inputs, self.present]
 
     @property
     def is_site(self) -> bool:

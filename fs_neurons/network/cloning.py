@@ -32,7 +32,7 @@ def clone_of(op: Any, name: str, /, linear: bool = False, **changes: Any) -> Any
             name=op.name,
         )  # fmt: skip
     function = _own_function(_inner(op))
-    config = {**_config_of(op, name, linear or function is not None), **changes}
+    config = {**config_of(op, name, linear or function is not None), **changes}
     if linear:
         inner, part = config, op
         while _is_wrapper(part):
@@ -91,7 +91,12 @@ def _own_function(layer: Any) -> Any:
     return function if partial or (plain and not named) else None
 
 
-def _config_of(op: Any, name: str, linear: bool) -> Any:
+def config_of(op: Any, name: str, linear: bool) -> Any:
+    """The configuration of a layer or operation, with linear activations if asked for.
+
+    Raises:
+        ConversionError: it has none.
+    """
     source = _linear_view(op) if linear else op
     try:
         return source.get_config()
@@ -100,7 +105,7 @@ def _config_of(op: Any, name: str, linear: bool) -> Any:
 
 
 def _linear_view(op: Any) -> Any:
-    """The same object with a linear activation, good for reading its configuration: the original is not
+    """The same object with linear activations, good for reading its configuration: the original is not
     touched."""
     view = object.__new__(type(op))
     vars(view).update(vars(op))
@@ -108,6 +113,8 @@ def _linear_view(op: Any) -> Any:
         vars(view)["layer"] = _linear_view(op.layer)
     else:
         vars(view)["activation"] = keras.activations.linear
+        if "recurrent_activation" in vars(view):
+            vars(view)["recurrent_activation"] = keras.activations.linear
     return view
 
 

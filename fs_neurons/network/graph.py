@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.keras_internals import input_structure, is_rewritable, parts_of, run_graph
 from fs_neurons.network.kinds import applies_activation, kind_of, unwrapped
+from fs_neurons.network.sequences import MaskedSequences, SequenceMask, makes_masks
+from fs_neurons.network.unrolling import Unrolled, is_unrollable
 
 __all__ = [
     "Call", "Graph", "Value", "depth", "is_linear", "is_weighted", "some_inputs", "trace", "trace_spiking",
@@ -58,7 +61,7 @@ class Graph:
     @functools.cached_property
     def last_uses(self) -> dict[int, int]:
         """Index of a value -> place of the last call that takes it; number of calls for an output."""
-        last = {value.index: i for i, call in enumerate(self.calls) for value in call.inputs}
+        last = {value.index: i for i, call in enumerate(self.calls) for value in call.needs}
         ends = keras.tree.flatten(self.outputs)
         return {**last, **{value.index: len(self.calls) for value in ends}}
 
@@ -91,7 +94,7 @@ class Graph:
             outputs = each(call, lambda value: tensors[value.index])
             flat = keras.tree.flatten(call.outputs), keras.tree.flatten(outputs)
             tensors.update((value.index, x) for value, x in zip(*flat, strict=True))
-            for value in dict.fromkeys(call.inputs):
+            for value in dict.fromkeys(call.needs):
                 if self.last_uses[value.index] == i:
                     del tensors[value.index]
         return keras.tree.map_structure(lambda value: tensors[value.index], self.outputs)
@@ -100,13 +103,15 @@ class Graph:
 def trace(model: keras.Model, inputs: Any = None) -> Graph:
     """Lists the calls of a sequential or functional model, without computing anything.
 
+    A recurrent layer whose gates are layers of their own is unrolled: its calls are those of every step.
+
     Args:
         model: sequential or functional, with nested models of either kind.
         inputs: arrays in the structure that the model takes; they give sizes that it leaves open.
 
     Raises:
-        ConversionError: a subclassed model, a size that stays unknown, or FS-neurons inside a layer that
-            can't be taken apart.
+        ConversionError: a subclassed model, a size that stays unknown, FS-neurons inside a layer that can't be
+            taken apart, or a recurrent layer that is stateful or computes in mixed precision.
     """
     if not is_rewritable(model):
         raise ConversionError(
@@ -117,6 +122,11 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
     arrays = symbols if inputs is None else keras.tree.flatten(inputs)
     values: list[Value] = []
     calls: list[Call] = []
+    masks = makes_masks(model)
+    step: dict[str, Any] = {}  # of a recurrent layer, while its calls are listed
+    steps_of: dict[
+        Value, list[Value]
+    ] = {}  # what a recurrent layer gives at each step, by its whole output
 
     def new_value(name: str, shape: tuple[int | None, ...], dtype: str) -> Value:
         if None in shape[1:]:
@@ -132,6 +142,9 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
             # A nested model: of what it is called with only its input matters.
             return run(op, prefix if op is model else f"{prefix}{op.name}/", args[0])
         name = f"{prefix}{op.name}"
+        if is_unrollable(op):
+            arguments = inspect.signature(op.call).bind(*args, **kwargs).arguments
+            return unroll(op, prefix, name, arguments)
         _refuse_hidden_neurons(op, name)
         symbolic = keras.tree.map_structure(
             lambda x: keras.KerasTensor((None, *x.shape), x.dtype) if isinstance(x, Value) else x,
@@ -146,7 +159,7 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
             lambda x: new_value(name, tuple(x.shape), keras.backend.standardize_dtype(x.dtype)),
             specs,
         )
-        calls.append(Call(name, op, (args, kwargs), outputs))
+        calls.append(Call(name, op, (args, kwargs), outputs, **step))
         return outputs
 
     def run(part: keras.Model, prefix: str, x: Any) -> Any:
@@ -155,6 +168,40 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
                 x = visit(layer, prefix, x)
             return x
         return run_graph(part, x, lambda op: functools.partial(visit, op, prefix))
+
+    def unroll(layer: Any, prefix: str, name: str, arguments: dict[str, Any]) -> Any:
+        sequences, states = arguments["sequences"], arguments.get("initial_state")
+        mask = next(iter(keras.tree.flatten(arguments.get("mask"))), None)
+        if mask is None and states is None and masks:  # as Keras passes it on
+            mask = visit(SequenceMask(name=f"{layer.name}_mask"), prefix, sequences)
+        unrolled = Unrolled(layer, name, sequences, states, mask)
+
+        def operation(op: Any) -> Callable[..., Any]:
+            if op in unrolled.steps:
+                return functools.partial(run_step, op, f"{name}/{unrolled.steps[op]}")
+            return functools.partial(routed, op, f"{name}/")
+
+        return run_graph(unrolled.model, unrolled.inputs, operation)
+
+    def routed(op: Any, prefix: str, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Visits an operation on sequences; a single step of what a layer gives does not wait for the others."""
+        before = steps_of.get(x) if isinstance(x, Value) else None
+        if before is not None and type(op).__name__ == "GetItem" and args[0][0] == slice(None):
+            return before[args[0][1]]
+        outputs = visit(op, prefix, x, *args, **kwargs)
+        if type(op).__name__ == "Stack":
+            steps_of[outputs] = list(x)
+        elif isinstance(op, MaskedSequences) and x[0] in steps_of:
+            steps_of[outputs] = steps_of[x[0]]
+        return outputs
+
+    def run_step(part: keras.Model, prefix: str, inputs: Any, **ignored: Any) -> Any:
+        present = inputs[-1] if inputs[-1].dtype == "bool" else None
+        step.update(in_sequence=True, present=present)
+        try:
+            return run(part, prefix, inputs)
+        finally:
+            step.clear()
 
     flat = [
         new_value(symbol.name, array.shape, symbol.dtype)
@@ -219,6 +266,19 @@ def is_linear(call: Call) -> bool:
         return False
     # A quantised layer rounds what it is given.
     return kind.linear and getattr(op, "quantization_mode", None) is None
+
+
+def windows_between_images(graph: Graph) -> int:
+    """Windows of K steps from an image to the next: a neuron collects during one and fires during the next.
+
+    Gates of a recurrent layer do so at every step of a sequence, and begin the next sequence behind the last.
+    """
+    windows = depth(graph, lambda call: call.is_site)
+    busy: dict[int, list[int]] = collections.defaultdict(list)
+    for call in graph.sites:
+        if call.in_sequence:
+            busy[id(call.op)].append(int(windows[call.outputs.index]))
+    return 2 + max((max(taken) - min(taken) for taken in busy.values()), default=0)
 
 
 def depth(graph: Graph, counts: Callable[[Call], bool]) -> np.ndarray:

@@ -19,9 +19,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from fs_neurons.layers import FSActivation, FSMaxPooling2D
+from fs_neurons.layers import FSActivation, FSMaxPooling2D, RecurrentFS
 from fs_neurons.network import geometry
 from fs_neurons.network.calls import Call, Value
+from fs_neurons.network.sequences import InitialState, MaskedSequences, SequenceMask
 
 FanOut = Callable[[Call, Value], np.ndarray | None]
 
@@ -172,6 +173,7 @@ LAYERS: dict[type, Kind] = {
         IDENTITY, "Identity", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
         "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization",
     ),
+    MaskedSequences: IDENTITY,
     **_of_classes(
         AUGMENTATION, "AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness",
         "RandomColorDegeneration", "RandomColorJitter", "RandomContrast", "RandomElasticTransform",
@@ -202,6 +204,7 @@ LAYERS: dict[type, Kind] = {
     layers.Attention: DOT_ATTENTION,
     **_of_classes(ATTENTION, "MultiHeadAttention", "GroupQueryAttention"),
     **_of_classes(RECURRENT, "LSTM", "GRU", "SimpleRNN", "Bidirectional"),
+    RecurrentFS: RECURRENT,
     layers.Embedding: LOOK_UP,
     **_of_classes(
         IMAGE_NORMALIZATION, "LayerNormalization", "GroupNormalization", "UnitNormalization",
@@ -209,6 +212,7 @@ LAYERS: dict[type, Kind] = {
     ),
     **_of_classes(ACTIVATION, "Activation", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax"),
     **_of_classes(FUNCTION, "Maximum", "Minimum", "Masking"),
+    **dict.fromkeys((SequenceMask, InitialState), FUNCTION),
     **_of_classes(WRAPPER, "TimeDistributed", "SpectralNormalization"),
 }  # fmt: skip
 # Operations of keras.ops, by the name of their class.

@@ -25,6 +25,7 @@ from fs_neurons.network.keras_internals import (
     without_quantization,
 )
 from fs_neurons.network.kinds import ACTIVATIONS, unwrapped
+from fs_neurons.network.recurrent import copy_recurrent_weights, gated_clone, is_recurrent
 from fs_neurons.network.sites import Site, walk
 from fs_neurons.network.structure import call_counts, is_idle, named_operations
 
@@ -45,7 +46,7 @@ class Rewriter:
 
     def __init__(self, replacement: Replacement):
         self.replacement = replacement
-        self.sites: dict[int, Site] = {}  # id of an operation -> its site
+        self.sites: dict[int, list[Site]] = {}  # id of an operation -> its site, those of its gates
         self.names: dict[int, str] = {}  # id of an operation -> its name in the traced graph
         self.clones: dict[int, Any] = {}  # id of the original -> its clone
         self.companions: dict[int, keras.layers.Layer] = {}  # id of a clone -> what follows it
@@ -60,14 +61,17 @@ class Rewriter:
             ConversionError: a subclassed model, not built, or a layer that can't be cloned.
         """
         # 1. One replacement per site, by the operation that it belongs to.
-        self.sites = {id(op): site for op, site in walk(model)}
+        self.sites = {}
+        for op, site in walk(model):
+            self.sites.setdefault(id(op), []).append(site)
         self.names = {id(op): name for name, op in named_operations(model)}
         self.shared = {op for op, count in call_counts(model).items() if count > 1}
         # 2. The graph, on cloned layers.
         new = self._model(model)
         # 3. Weights, statistics included, layer by layer: their order in the model may have changed.
         for original, clone in self.pairs:
-            copy_weights(original, clone, self.names[id(original)])
+            copy = copy_recurrent_weights if is_recurrent(original) else copy_weights
+            copy(original, clone, self.names[id(original)])
         # 4. Optimizer, loss and metrics.
         _carry_compile_state(model, new)
         return new
@@ -145,8 +149,15 @@ class Rewriter:
     def _new_clone(self, op: Any) -> Any:
         if is_rewritable(op):
             return self._model(op)
-        site = self.sites.get(id(op))
-        new = None if site is None else self._replacement_of(site, op)
+        new = {site.gate: self._replacement_of(site, op) for site in self.sites.get(id(op), ())}
+        if is_recurrent(op):
+            return self._paired_clone(
+                op, gates={gate: x for gate, x in new.items() if x is not None}
+            )
+        return self._split_clone(op, new.get(""))
+
+    def _split_clone(self, op: Any, new: keras.layers.Layer | None) -> Any:
+        """A clone without its activation, which `new` follows; or `new` itself for an activation alone."""
         if new is None:
             return self._paired_clone(op)
         if isinstance(unwrapped(op), ACTIVATIONS) or not isinstance(op, layers.Layer):
@@ -164,13 +175,16 @@ class Rewriter:
         if site.drops_mask:
             _drop_mask(new)
         regularizer = getattr(unwrapped(op), "activity_regularizer", None)
-        if regularizer is not None:
+        if regularizer is not None and not site.gate:
             # It is on the output of the activation; an object without state.
             new.activity_regularizer = regularizer
         return new
 
-    def _paired_clone(self, op: Any, linear: bool = False) -> Any:
-        clone = clone_of(op, self.names[id(op)], linear)
+    def _paired_clone(
+        self, op: Any, linear: bool = False, gates: dict[str, keras.layers.Layer] | None = None
+    ) -> Any:
+        name = self.names[id(op)]
+        clone = gated_clone(op, name, gates) if gates else clone_of(op, name, linear)
         if isinstance(op, layers.Layer) and not isinstance(op, layers.Lambda):
             self.pairs.append((op, clone))
         return clone

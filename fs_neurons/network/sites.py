@@ -30,6 +30,7 @@ from fs_neurons.network.keras_internals import (
     parts_of,
 )
 from fs_neurons.network.kinds import ACTIVATIONS, kind_of, unwrapped
+from fs_neurons.network.recurrent import Gate, gates_of, is_recurrent
 from fs_neurons.network.structure import named_operations, output_operations
 
 # Activations whose values are a result, such as a probability, where they are the model's output.
@@ -51,6 +52,7 @@ class Site:
         layer: name of the layer or operation that it belongs to; "block/conv" for an inline activation.
         is_output: whether this is the output of the model and a result: sigmoid, tanh or a relative.
         drops_mask: whether it hands on no Keras mask, as operations do.
+        gate: of a recurrent layer, with what it is inside of: "forget", "backward/forget"; else empty.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Site:
     layer: str = ""
     is_output: bool = False
     drops_mask: bool = False
+    gate: str = ""
 
 
 def find_sites(model: keras.Model) -> list[Site]:
@@ -89,6 +92,9 @@ def walk(model: keras.Model) -> Iterator[tuple[Any, Site]]:
     outputs = output_operations(model)
     taken = {part.name for part in parts_of(model)}
     for name, op in named_operations(model):
+        if is_recurrent(op):
+            yield from ((op, _site_of_gate(name, gate)) for gate in gates_of(op))
+            continue
         activation = activation_at(op)
         if activation is None or activation.stays:
             continue
@@ -150,8 +156,16 @@ def unseen_layers(model: keras.Model) -> list[tuple[str, Any]]:
     return [
         (name, op)
         for name, op in named_operations(model)
-        if _is_unseen(op) and activation_at(op) is None
+        if _is_unseen(op) and not is_recurrent(op) and activation_at(op) is None
     ]
+
+
+def _site_of_gate(layer: str, gate: Gate) -> Site:
+    activation = gate.activation
+    return Site(
+        f"{layer}/{gate.path}", activation.name, activation.function, activation.max_value,
+        activation.convertible, activation.reason, layer, gate=gate.path,
+    )  # fmt: skip
 
 
 def _is_unseen(op: Any) -> bool:

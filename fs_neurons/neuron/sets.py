@@ -59,7 +59,11 @@ _registry: dict[str, dict[str, FSParameters | str]] = {
             )
         },
     },
-    "sparse": {"silu": "swish_k16_sparse"},
+    "sparse": {
+        "silu": "swish_k16_sparse",
+        "sigmoid": "sigmoid_k12_sparse",
+        "tanh": "tanh_k12_sparse",
+    },
 }  # fmt: skip
 # Where a quality has no set for an activation, the next one is asked.
 _FALLBACKS = {

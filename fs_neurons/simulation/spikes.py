@@ -13,7 +13,9 @@ makes the current d(t) times the other factor, see `network.coding`. Other opera
 (softmax, a kept activation) are digital: they work at the end of the window, on complete values.
 
 A neuron is busy for two windows, so that a new image enters every 2 K steps while earlier ones are still
-deeper in the network.
+deeper in the network. The gates of a recurrent layer are so at every step of a sequence: step s of a layer follows
+step s - 1 of that layer and step s of the layer before, so that layers work in a pipeline, and a new sequence enters
+once the first is through each of them. A gate is one site per step, all of the same name.
 
 Currents add up in another order than in `snn(images)`, and rounding would move a few potentials across a
 threshold. So that every spike is that of `snn(images)`, neurons begin to fire from the potential as one sum
@@ -99,6 +101,7 @@ class Simulation:
             products whose carrier waits for the other factor.
         delays: for each layer where branches of unequal depth meet, the steps that the shortest waits; for a
             product, those that the spikes of its carrier wait.
+        windows_between_images: see `graph.windows_between_images`.
         deviation: largest difference between a gate input as a sum of currents and as one sum,
             relative to the largest gate input of its site (at least 1).
     """
@@ -109,6 +112,7 @@ class Simulation:
     depth: int
     delays: dict[str, int]
     deviation: float
+    windows_between_images: int = 2
 
     @property
     def images(self) -> int:
@@ -122,7 +126,7 @@ class Simulation:
     @property
     def period(self) -> int:
         """Steps between two images."""
-        return 2 * self.K
+        return self.windows_between_images * self.K
 
     @property
     def throughput(self) -> float:
@@ -197,6 +201,7 @@ def simulate(
         depth=run.depth,
         delays=run.delays,
         deviation=run.deviation,
+        windows_between_images=run.windows_between_images,
     )
 
 
@@ -209,7 +214,9 @@ class _Run:
 
     def __init__(self, network: graph.Graph, raster: bool):
         _refuse_low_precision(network)
+        _refuse_masks(network)
         self.network = network
+        self.windows_between_images = graph.windows_between_images(network)
         self.keep_raster = raster
         self.K = max(call.op.parameters.K for call in network.sites)
         self.coding = Coding(network)
@@ -332,7 +339,9 @@ class _Run:
             raster = None
             if self.keep_raster:
                 image, step, index = np.concatenate(rasters, axis=1)
-                raster = Raster(image, (2 * image + window) * self.K + step, index)
+                raster = Raster(
+                    image, (self.windows_between_images * image + window) * self.K + step, index
+                )
             result.append(
                 SiteActivity(call.name, window, call.outputs.shape, np.concatenate(counts), raster)
             )
@@ -348,6 +357,16 @@ def _refuse_low_precision(network: graph.Graph) -> None:
                 f"{call.name!r} computes in {dtype}, in which currents that arrive one after the other do"
                 " not add up to those that arrive at once: simulate a network whose dtype policy is"
                 " float32 (build it under that policy and copy the weights with set_weights)"
+            )
+
+
+def _refuse_masks(network: graph.Graph) -> None:
+    """In time, a masked step would be one in which the neurons of a layer do nothing."""
+    for call in network.sites:
+        if call.present is not None:
+            raise ConversionError(
+                f"{call.name!r} is part of a sequence with masked steps, which have no place in time: simulate a"
+                " network without Masking and mask_zero, on sequences of one length"
             )
 
 

@@ -259,7 +259,7 @@ def test_quality_chooses_between_published_and_fitted_sets():
     assert chosen == {
         "paper": ["swish_k16_paper", "sigmoid_k12_paper"],
         "accurate": ["swish_k16", "sigmoid_k12"],
-        "sparse": ["swish_k16_sparse", "sigmoid_k12"],
+        "sparse": ["swish_k16_sparse", "sigmoid_k12_sparse"],
     }
     with pytest.raises(ValueError, match="quality"):
         fs.convert(model, quality="best")
@@ -365,8 +365,6 @@ def test_an_activation_without_a_set_is_refused_by_name_or_kept():
 @pytest.mark.parametrize(
     ("layer", "name"),
     [
-        (layers.LSTM(3, return_sequences=True, name="mine"), "LSTM"),
-        (layers.Bidirectional(layers.GRU(3, return_sequences=True), name="mine"), "Bidirectional"),
         (Block(name="mine"), "Block"),
         (OwnDense(3, activation="relu", name="mine"), "OwnDense"),
         (layers.PReLU("uniform", name="mine"), "trained weights"),

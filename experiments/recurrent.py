@@ -1,0 +1,211 @@
+"""Recurrent networks of FS-neurons: accuracy and spikes of every gate neuron and step against K.
+
+    python -m experiments.recurrent                                  # spoken digits and questions, else rows of digits
+    python -m experiments.recurrent --networks=digits_rows_lstm
+
+Every gate gets a fitted set of K steps, sigmoid and tanh alike, or at K = 12 the sparse ones. Writes recurrent.png and
+recurrent.json to --output_dir.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from absl import flags
+from keras import ops
+from tabulate import tabulate
+
+import fs_neurons as fs
+from experiments import results, runner
+from experiments.plotting import plt, save
+from fs_neurons.data import sequences
+from fs_neurons.data.datasets import DatasetUnavailable
+from fs_neurons.data.sequences import SequenceDataset
+from fs_neurons.layers import record_spikes
+from fs_neurons.models import sequences as networks
+
+FLAGS = flags.FlagValues()
+runner.define_data_dir_flag(FLAGS)
+flags.DEFINE_list(
+    "networks", [], "Networks; all whose data and weights are there when empty.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "batch_size", 250, "Sequences per forward pass.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "limit", None, "Use only the first so many test sequences.", lower_bound=1, flag_values=FLAGS
+)
+runner.define_output_flag(FLAGS)
+
+# Sets of every gate: number of steps, and how they are marked.
+SETS = [(K, "") for K in (4, 6, 8, 10, 12, 16)] + [(12, "sparse")]
+SHOWN = (12, "")  # in the figure of lengths
+BINS = 5  # of lengths, with the same number of sequences each
+
+
+def main() -> None:
+    rows, lengths, data_names = [], [], []
+    for name in FLAGS.networks or networks.shipped():
+        try:
+            data = sequences.load(networks.NETWORKS[name].data, "test", FLAGS.data_dir)
+        except DatasetUnavailable as error:
+            if FLAGS.networks:
+                raise
+            print(f"{name} left out: {error}")
+            continue
+        data = data.take(FLAGS.limit)
+        data_names.append(f"{data.name} ({len(data)})")
+        of_network, of_lengths = measure(name, data)
+        rows += of_network
+        lengths += of_lengths
+    if not rows:
+        raise DatasetUnavailable("no data set of any network is there; give --data_dir")
+    header = (
+        "network",
+        "K",
+        "sets",
+        "ANN %",
+        "SNN %",
+        "difference",
+        "same class %",
+        "spikes/neuron/step",
+    )
+    cells = [
+        (
+            row["network"], row["K"], row["sets"] or "fitted", f"{row['ann']:.2f}", f"{row['snn']:.2f}",
+            f"{row['snn'] - row['ann']:+.2f}", f"{row['agreement']:.2f}", f"{row['spikes_per_step']:.2f}",
+        )
+        for row in rows
+    ]  # fmt: skip
+    print(
+        tabulate(
+            cells, header, disable_numparse=True, colalign=("left", "right", "left", *["right"] * 5)
+        )
+    )
+    header = ("network", "steps of a sequence", "sequences", "error of the outputs", "same class %")
+    cells = [
+        (
+            row["network"], f"{row['shortest']}..{row['longest']}", row["sequences"],
+            f"{row['error']:.3f}", f"{row['agreement']:.2f}",
+        )
+        for row in lengths
+    ]  # fmt: skip
+    print(f"\nK = {SHOWN[0]} by length; errors relative to the standard deviation of the outputs")
+    print(tabulate(cells, header, disable_numparse=True, colalign=("left", *["right"] * 4)))
+    complete = FLAGS.limit is None and not FLAGS.networks
+    path = runner.path(FLAGS, "recurrent", complete=complete)
+    made_by = results.provenance(
+        f"test sequences of {', '.join(dict.fromkeys(data_names))}",
+        sum(r["sequences"] for r in lengths),
+    )
+    save(plot(rows, lengths), path.with_suffix(".png"))
+    results.write_json(path.with_suffix(".json"), {**made_by, "rows": rows, "lengths": lengths})
+    print(f"Written to {path}.png and .json")
+
+
+def measure(name: str, data: SequenceDataset) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A row for each set, and for each range of lengths."""
+    model = networks.pretrained(name)
+    expected = model.predict(data.sequences, FLAGS.batch_size, verbose=0)
+    rows, lengths = [], []
+    for K, marked in SETS:
+        suffix = f"_{marked}" if marked else ""
+        snn = fs.convert(model, sigmoid=f"sigmoid_k{K}{suffix}", tanh=f"tanh_k{K}{suffix}")
+        scores, spikes = run(snn, data)
+        neurons = fs.conversion_report(snn).neurons
+        assert neurons is not None  # the lengths of sequences are known
+        rows.append(
+            {
+                "network": name, "K": K, "sets": marked, "neurons": neurons,
+                "ann": accuracy(expected, data), "snn": accuracy(scores, data),
+                "agreement": agreement(expected, scores),
+                "spikes_per_step": spikes / (neurons * int(data.lengths.sum())),
+                "spikes_per_sequence": spikes / len(data),
+            }
+        )  # fmt: skip
+        if (K, marked) == SHOWN:
+            lengths = by_length(name, data, expected, scores)
+    return rows, lengths
+
+
+def run(model: keras.Model, data: SequenceDataset) -> tuple[np.ndarray, int]:
+    """Scores (sequences, classes) and spikes over all sequences, masked steps left out."""
+    scores, total = [], 0
+    for start in range(0, len(data), FLAGS.batch_size):
+        batch = data.sequences[start : start + FLAGS.batch_size]
+        with record_spikes() as records:
+            scores.append(ops.convert_to_numpy(model(batch, training=False)))
+        total += sum(int(ops.convert_to_numpy(ops.sum(record.spikes))) for record in records)
+    return np.concatenate(scores), total
+
+
+def accuracy(scores: np.ndarray, data: SequenceDataset) -> float:
+    return runner.percent(float((scores.argmax(axis=1) == data.labels).mean()))
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> float:
+    return runner.percent(float((a.argmax(axis=1) == b.argmax(axis=1)).mean()))
+
+
+def by_length(
+    name: str, data: SequenceDataset, expected: np.ndarray, scores: np.ndarray
+) -> list[dict[str, Any]]:
+    """Errors of the outputs for the shortest sequences to the longest."""
+    inner = np.unique(np.quantile(data.lengths, np.linspace(0, 1, BINS + 1)[1:-1]))
+    places = np.searchsorted(inner, data.lengths)  # up to and including each of them
+    rows = []
+    for place in np.unique(places):
+        chosen = places == place
+        error = np.sqrt(np.mean((scores[chosen] - expected[chosen]) ** 2)) / expected.std()
+        rows.append(
+            {
+                "network": name, "shortest": int(data.lengths[chosen].min()),
+                "longest": int(data.lengths[chosen].max()), "sequences": int(chosen.sum()),
+                "mean_length": float(data.lengths[chosen].mean()), "error": float(error),
+                "agreement": agreement(expected[chosen], scores[chosen]),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def plot(rows: list[dict[str, Any]], lengths: list[dict[str, Any]]) -> plt.Figure:
+    """Accuracy against K, and errors against the length of the sequence."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.4), layout="constrained")
+    for name in dict.fromkeys(row["network"] for row in rows):
+        fitted = [row for row in rows if row["network"] == name and not row["sets"]]
+        (curve,) = left.plot(
+            [row["K"] for row in fitted], [row["snn"] for row in fitted], "o-", markersize=4
+        )
+        color = curve.get_color()
+        left.axhline(fitted[0]["ann"], color=color, linestyle="--", linewidth=0.8)
+        sparse = [row for row in rows if row["network"] == name and row["sets"]]
+        left.plot(
+            [row["K"] for row in sparse],
+            [row["snn"] for row in sparse],
+            "x",
+            color=color,
+            markersize=8,
+        )
+        of_network = [row for row in lengths if row["network"] == name]
+        right.plot(
+            [row["mean_length"] for row in of_network], [row["error"] for row in of_network], "o-",
+            color=color, markersize=4, label=name,
+        )  # fmt: skip
+    left.set(
+        xlabel="time steps K",
+        ylabel="test accuracy (%)",
+        title="dashed: the original; crosses: sparse sets",
+    )
+    right.set(
+        xlabel="steps of the sequence", ylabel="error / standard deviation of the outputs",
+        title=f"K = {SHOWN[0]}",
+    )  # fmt: skip
+    right.set_ylim(bottom=0)
+    right.legend(fontsize=7)  # of both
+    return figure
+
+
+if __name__ == "__main__":
+    runner.run(main, FLAGS)
