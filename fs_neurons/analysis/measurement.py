@@ -15,7 +15,7 @@ from fs_neurons import neuron
 from fs_neurons.analysis.connectivity import FanOut, spiking_pools, spiking_source
 from fs_neurons.analysis.results import LayerProfile, PoolProfile
 from fs_neurons.analysis.statistics import InputStatistics
-from fs_neurons.backend import bincount
+from fs_neurons.backend import bincount, in_one_loop
 from fs_neurons.layers import record_spikes
 from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.graph import Graph
@@ -173,7 +173,6 @@ def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple
             y, bins, *sums = _measure_site(
                 ops.cast(x, "float32"), parameters, running, valid, edges
             )
-            # Copies that fill up the last batch are in a bin of their own.
             return y, (*sums, bincount(ops.reshape(bins, (-1,)), BINS + 3)[:-1])
 
         def each(call: Call, tensors: Callable[[Value], Any]) -> Any:
@@ -223,42 +222,65 @@ def _measure_site(
     # (2, channels), or (2, 1) where all channels have the same domain.
     domain = np.stack([np.reshape(end, -1) for end in parameters.limits(len(x.shape))])
     span = np.array([edges[0], BINS / (edges[-1] - edges[0])], np.float32)
-    y, bins, spikes, *rest = neuron.run_fused(
-        _site_measures, x, parameters, valid, ops.convert_to_tensor(domain),
+    block = neuron.summed_at_once(x.shape)
+    y, bins, spikes, flags, mean, squares, minimum, maximum = neuron.run_fused(
+        _site_measures(block), x, parameters, valid, ops.convert_to_tensor(domain),
         ops.convert_to_tensor(span), ops.reshape(scale, (-1,)), per_image=True,
         axis=None if layer.scale is None else layer.axis,
     )  # fmt: skip
-    return y, bins, ops.reshape(spikes, ops.shape(x)[1:]), *rest
-
-
-def _site_measures(
-    form: neuron.Form, x: Any, rows: neuron.Rows, valid: Any, domain: Any, span: Any, scale: Any
-) -> tuple[Any, ...]:
-    """What `_measure_site` gives, of gate inputs (images, before, channels, behind)."""
-    y, count = form.response(x, rows), form.count(x, rows)
-    low, high = domain[0][:, None], domain[1][:, None]
-
-    def how_many(condition: Any) -> Any:
-        return ops.sum(ops.cast(condition, "int32"), axis=(1, 2, 3))
-
-    # Without an upper end nothing saturates.
-    top = ops.where(ops.isinf(high), np.float32(np.inf), form.response(high, rows))
-    inputs = x * scale[:, None]  # as they arrive
-    mean = ops.mean(inputs, axis=(1, 2, 3), keepdims=True)
-    bins = ops.cast(ops.clip(ops.floor((inputs - span[0]) * span[1]), -1, BINS), "int32") + 1
+    counts = (ops.sum(ops.right_shift(flags, bit) & FLAG, axis=1) for bit in FLAG_BITS)
+    # Of blocks of one size: the variance is that within blocks and that of their means.
+    whole = ops.mean(mean, axis=1, keepdims=True)
+    variance = ops.mean(squares, axis=1) / block + ops.mean(ops.square(mean - whole), axis=1)
     return (
         y,
-        ops.where(valid[:, None, None, None] > 0, bins, BINS + 2),
-        ops.reshape(_over_images(count, valid), (-1,)),
-        how_many(ops.equal(count, 0)),
-        how_many(x < low),
-        how_many(x >= high),
-        how_many(y >= top),
-        ops.reshape(mean, (-1,)),
-        ops.mean(ops.square(inputs - mean), axis=(1, 2, 3)),
-        ops.min(inputs, axis=(1, 2, 3)),
-        ops.max(inputs, axis=(1, 2, 3)),
+        bins,
+        ops.reshape(spikes, ops.shape(x)[1:]),
+        *counts,
+        whole[:, 0],
+        variance,
+        ops.min(minimum, axis=1),
+        ops.max(maximum, axis=1),
     )
+
+
+# Four counts of a block in one integer, 8 bits each.
+FLAG, FLAG_BITS = 2**8 - 1, (0, 8, 16, 24)
+
+
+@functools.lru_cache(maxsize=neuron.MOST_SUMMED)
+def _site_measures(block: int) -> Callable[..., tuple[Any, ...]]:
+    def function(
+        form: neuron.Form, x: Any, rows: neuron.Rows, valid: Any, domain: Any, span: Any, scale: Any
+    ) -> tuple[Any, ...]:
+        """Outputs, bins, spikes; flags, means, squares and ends of every block, (images, blocks)."""
+        inputs = x * scale[:, None]  # as they arrive
+        bins = ops.cast(ops.clip(ops.floor((inputs - span[0]) * span[1]), -1, BINS), "int32") + 1
+        # Copies that fill up the last batch are in a bin of their own.
+        bins = ops.where(valid[:, None, None, None] > 0, bins, BINS + 2)
+        y, count, bins = in_one_loop(form.response(x, rows), form.count(x, rows), bins)
+        low, high = domain[0][:, None], domain[1][:, None]
+        # Without an upper end nothing saturates.
+        top = ops.where(ops.isinf(high), np.float32(np.inf), form.response(high, rows))
+        flags = (ops.equal(count, 0), x < low, x >= high, y >= top)
+        word = sum(
+            ops.left_shift(ops.cast(flag, "int32"), bit)
+            for flag, bit in zip(flags, FLAG_BITS, strict=True)
+        )
+        parts = neuron.in_blocks(inputs, block)
+        mean = ops.mean(parts, axis=2, keepdims=True)
+        return (
+            y,
+            bins,
+            ops.reshape(_over_images(count, valid), (-1,)),
+            ops.sum(neuron.in_blocks(word, block), axis=2),
+            mean[:, :, 0],
+            ops.sum(ops.square(parts - mean), axis=2),
+            ops.min(parts, axis=2),
+            ops.max(parts, axis=2),
+        )
+
+    return function
 
 
 def _over_images(count: Any, valid: Any) -> Any:

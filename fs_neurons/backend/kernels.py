@@ -15,6 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+
+# Arrays are padded to 2^14 numbers or more: some microseconds against the tenth of a second that compiling takes.
+SHORTEST = 2**14
 
 # Of an element-wise function and its input: what stands in for the function in a trace.
 StandIn = Callable[[Callable[[Any], Any], Any], Any]
@@ -86,6 +90,121 @@ def _without_code(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as an object of its own: TensorFlow takes functions of the same code, such as closures over
     different parameter sets, for one that is traced again and again, and warns."""
     return functools.partial(function)
+
+
+def fuse_element_wise(
+    function: Callable[..., Any], shapes: Sequence[Sequence[int | None]]
+) -> Callable[..., Any]:
+    """As `fuse`, for what treats all entries of its first argument alike: the shape of it does not matter.
+
+    Args:
+        function: takes a flat float32 tensor and others, returns a flat tensor or a tuple of them.
+        shapes: of the other arguments.
+
+    Returns:
+        A function of a tensor of any shape and the others. It takes a keyword: with `padded` the kernel is
+        that of a power of two, so that a few serve arrays of many sizes; else one is compiled for each.
+    """
+    kernel = fuse(function, [(None,), *shapes])
+
+    def call(x: Any, *others: Any, padded: bool) -> Any:
+        flat = keras.ops.reshape(x, (-1,))
+        if not padded or kernels_left_out():
+            return _shaped_like(x, kernel(flat, *others))
+        (n,) = keras.ops.shape(flat)
+        flat = keras.ops.pad(flat, [[0, _padded_length(n) - n]])
+        return _shaped_like(x, kernel(flat, *others), n)
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        # Traced once, not at each place where it is called.
+        signature = [tf.TensorSpec(shape, tf.float32) for shape in (None, *shapes)]
+        traced = {
+            padded: tf.function(
+                functools.partial(call, padded=padded), input_signature=signature, autograph=False
+            )
+            for padded in (False, True)
+        }
+
+        def run(x: Any, *others: Any, padded: bool) -> Any:
+            if kernels_left_out():
+                return call(x, *others, padded=False)
+            results = traced[padded](x, *others)
+            for result in keras.tree.flatten(results):
+                result.set_shape(x.shape)
+            return results
+
+        return run
+    if backend == "jax":
+        return call
+    return lambda x, *others, padded: call(x, *others, padded=False)
+
+
+def _shaped_like(x: Any, results: Any, n: Any = None) -> Any:
+    """The first n entries of flat results, in the shape of x."""
+    shape, reshape = keras.ops.shape, keras.ops.reshape
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        shape, reshape = tf.shape, tf.reshape  # of tensors of unknown rank
+    return keras.tree.map_structure(lambda r: reshape(r[:n], shape(x)), results)
+
+
+def _padded_length(n: Any) -> Any:
+    """A power of two that is at least n, an integer or a scalar tensor."""
+    if isinstance(n, int):
+        return max(SHORTEST, 1 << (n - 1).bit_length())
+    powers = np.int32([SHORTEST << i for i in range(17)])
+    return gather(powers, keras.ops.sum(keras.ops.cast(n > powers, "int32")))
+
+
+def in_one_loop(*arrays: Any) -> tuple[Any, ...]:
+    """The same arrays, of equal shape, computed in one loop; for functions that `fuse` compiles.
+
+    XLA on a CPU makes a loop for each output, and computes anew in it what they have in common. But a reduction of
+    several arrays is one loop: here, over an axis of two entries of which the second is zero. Numbers are added
+    as integers, which changes no bit of them.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow" and not kernels_left_out():
+        import tensorflow as tf
+        from tensorflow.compiler.tf2xla.python import xla
+
+        bits = [tf.bitcast(a, tf.int32) if a.dtype.is_floating else a for a in arrays]
+        dtypes = tuple(b.dtype for b in bits)
+        first = tf.reshape(tf.range(2) == 0, [2] + [1] * len(arrays[0].shape))
+        zeros = [tf.zeros((), dtype) for dtype in dtypes]
+        pairs = [tf.where(first, b[None], zero) for b, zero in zip(bits, zeros, strict=True)]
+        sums = xla.variadic_reduce(pairs, zeros, [0], _addition(dtypes))
+        return tuple(tf.bitcast(s, a.dtype) for s, a in zip(sums, arrays, strict=True))
+    if backend == "jax":
+        import jax.numpy as jnp
+        from jax import lax
+
+        bits = [a.view(jnp.int32) if jnp.issubdtype(a.dtype, jnp.floating) else a for a in arrays]
+        first = lax.iota(jnp.int32, 2).reshape(2, *[1] * arrays[0].ndim) == 0
+        zeros = [jnp.zeros((), b.dtype) for b in bits]
+        pairs = [jnp.where(first, b[None], zero) for b, zero in zip(bits, zeros, strict=True)]
+        sums = lax.reduce(
+            tuple(pairs), tuple(zeros), lambda *both: tuple(map(lax.add, *both)), (0,)
+        )
+        return tuple(s.view(a.dtype) for s, a in zip(sums, arrays, strict=True))
+    return arrays
+
+
+@functools.lru_cache(maxsize=16)
+def _addition(dtypes: tuple[Any, ...]) -> Any:
+    """TensorFlow's function that adds scalars of these types, each to that of the other operand."""
+    import tensorflow as tf
+
+    def add(*both: Any) -> list[Any]:
+        return [a + b for a, b in zip(both[: len(dtypes)], both[len(dtypes) :], strict=True)]
+
+    with tf.init_scope():
+        function = tf.function(add, autograph=False)
+        return function.get_concrete_function(*[tf.TensorSpec((), t) for t in 2 * dtypes])
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

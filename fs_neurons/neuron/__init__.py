@@ -5,11 +5,14 @@
 
 from fs_neurons.neuron.equations import Form, response_and_count, spike_train
 from fs_neurons.neuron.kernels import (
+    MOST_SUMMED,
+    in_blocks,
     response,
     response_and_soft_spikes,
     response_and_spikes,
     run_fused,
     spike_count,
+    summed_at_once,
     surrogate_derivative,
 )
 from fs_neurons.neuron.parameters import (
@@ -23,11 +26,13 @@ from fs_neurons.neuron.parameters import (
 from fs_neurons.neuron.sets import register
 
 __all__ = [
+    "MOST_SUMMED",
     "ChannelParameters",
     "FSParameters",
     "Form",
     "NeuronParameters",
     "Rows",
+    "in_blocks",
     "register",
     "relu_parameters",
     "response",
@@ -38,5 +43,6 @@ __all__ = [
     "shift_relu",
     "spike_count",
     "spike_train",
+    "summed_at_once",
     "surrogate_derivative",
 ]

@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from fs_neurons.backend import element_wise, fuse, kernels_left_out
+from fs_neurons.backend import (
+    element_wise,
+    fuse,
+    fuse_element_wise,
+    in_one_loop,
+    kernels_left_out,
+)
 from fs_neurons.neuron.equations import (
     Form,
     fastest_form,
@@ -32,6 +38,10 @@ from fs_neurons.neuron.parameters import ChannelParameters, FSParameters, Neuron
 
 # One for each function, form and K in use.
 MOST_KERNELS = 64
+# XLA on a CPU sums up to so many numbers in a simple loop, and more of them in slow steps.
+MOST_SUMMED = 32
+# Sites of so few neurons, such as those between dense layers, share kernels of a few lengths.
+SMALL = 2**12
 
 
 def response(
@@ -99,8 +109,15 @@ def response_and_spikes(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]
         ValueError: x has another number of channels than `parameters`.
     """
     x = float32(x)
-    y, spikes = run_fused(_response_and_spikes, ops.stop_gradient(x), parameters, per_image=True)
-    return _with_surrogate(x, y, parameters), spikes
+    values = ops.stop_gradient(x)
+    if isinstance(parameters, FSParameters) and _is_small(x.shape):
+        y, count = run_fused(_response_and_count, values, parameters)
+        images, *size = ops.shape(x)
+        spikes = ops.cast(ops.reshape(count, (images, math.prod(size))), "int32")
+    else:
+        function = _response_and_spikes(summed_at_once(x.shape))
+        y, spikes = run_fused(function, values, parameters, per_image=True)
+    return _with_surrogate(x, y, parameters), ops.sum(spikes, axis=1)
 
 
 def response_and_soft_spikes(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]:
@@ -172,19 +189,18 @@ def run_fused(
     Raises:
         ValueError: x has another number of channels than `parameters`.
     """
-    shape = ops.shape(x)
-    kernel = _kernel(
-        function, fastest_form(parameters), parameters.K, tuple(len(o.shape) for o in others)
-    )
+    form, K = fastest_form(parameters), parameters.K
+    # (3, K, channels), or (3, K, 1) where all channels have the same set.
+    rows = ops.convert_to_tensor(np.reshape((parameters.T, parameters.h, parameters.d), (3, K, -1)))
     if isinstance(parameters, ChannelParameters):
         axis = parameters.axis
         _check_channels(x.shape, parameters)
-    # (K, channels), or (K, 1) where all channels have the same set.
-    rows = (
-        ops.convert_to_tensor(np.reshape(values, (parameters.K, -1)))
-        for values in (parameters.T, parameters.h, parameters.d)
-    )
-    results = kernel(ops.reshape(x, _blocks(shape, axis, per_image)), *rows, *others)
+    elif not others and not per_image:
+        kernel = _element_wise_kernel(function, form, K)
+        return kernel(x, rows, padded=_is_small(x.shape))
+    shape = ops.shape(x)
+    kernel = _kernel(function, form, K, tuple(len(o.shape) for o in others))
+    results = kernel(ops.reshape(x, _blocks(shape, axis, per_image)), rows, *others)
     if isinstance(results, tuple):
         return tuple(ops.reshape(r, shape) if len(r.shape) == 4 else r for r in results)
     return ops.reshape(results, shape)
@@ -194,10 +210,22 @@ def run_fused(
 def _kernel(
     function: Callable[..., Any], form: Form, K: int, ranks: tuple[int, ...]
 ) -> Callable[..., Any]:
-    def on_rows(x: Any, T: Any, h: Any, d: Any, *others: Any) -> Any:
-        return function(form, x, Rows(T[:, :, None], h[:, :, None], d[:, :, None]), *others)
+    def on_rows(x: Any, rows: Any, *others: Any) -> Any:
+        return function(form, x, Rows(*ops.unstack(rows[..., None])), *others)
 
-    return fuse(on_rows, [(None,) * 4, *[(K, None)] * 3, *((None,) * rank for rank in ranks)])
+    return fuse(on_rows, [(None,) * 4, (3, K, None), *((None,) * rank for rank in ranks)])
+
+
+@functools.lru_cache(maxsize=MOST_KERNELS)
+def _element_wise_kernel(function: Callable[..., Any], form: Form, K: int) -> Callable[..., Any]:
+    def on_rows(x: Any, rows: Any) -> Any:
+        return function(form, x, Rows(*ops.unstack(rows)))
+
+    return fuse_element_wise(on_rows, [(3, K, 1)])
+
+
+def _is_small(shape: Any) -> bool:
+    return None not in shape[1:] and math.prod(shape[1:]) <= SMALL
 
 
 def _blocks(shape: Any, axis: int | None, per_image: bool) -> tuple[Any, ...]:
@@ -242,11 +270,31 @@ def _count(form: Form, x: Any, rows: Rows) -> Any:
 
 
 def _response_and_count(form: Form, x: Any, rows: Rows) -> tuple[Any, Any]:
-    return form.response(x, rows), ops.cast(form.count(x, rows), "float32")
+    return in_one_loop(form.response(x, rows), ops.cast(form.count(x, rows), "float32"))
 
 
-def _response_and_spikes(form: Form, x: Any, rows: Rows) -> tuple[Any, Any]:
-    return form.response(x, rows), ops.sum(form.count(x, rows), axis=(1, 2, 3))
+@functools.lru_cache(maxsize=MOST_SUMMED)
+def _response_and_spikes(block: int) -> Callable[..., tuple[Any, Any]]:
+    """The response, and the spikes of every `block` neurons of an image, (images, blocks)."""
+
+    def function(form: Form, x: Any, rows: Rows) -> tuple[Any, Any]:
+        narrow = "int8" if rows.K < 2**7 else "int32"
+        y, count = in_one_loop(form.response(x, rows), ops.cast(form.count(x, rows), narrow))
+        return y, ops.sum(ops.cast(in_blocks(count, block), "int32"), axis=2)
+
+    return function
+
+
+def summed_at_once(shape: Any) -> int:
+    """The size of equal blocks of the neurons of an image, of gate inputs of shape (images, ...)."""
+    known = math.prod(size for size in shape[1:] if size is not None)
+    return max(size for size in range(1, MOST_SUMMED + 1) if known % size == 0)
+
+
+def in_blocks(x: Any, block: int) -> Any:
+    """(images, blocks, block) of (images, before, channels, behind)."""
+    images, *size = ops.shape(x)
+    return ops.reshape(x, (images, math.prod(size) // block, block))
 
 
 def _derivative(form: Form, x: Any, rows: Rows) -> Any:
