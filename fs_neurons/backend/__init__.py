@@ -1,6 +1,7 @@
 """The one place that knows which Keras backend runs: compiled kernels, devices and workers."""
 
 from fs_neurons.backend.kernels import (
+    Padding,
     bincount,
     compiled,
     element_wise,
@@ -17,6 +18,7 @@ from fs_neurons.backend.kernels import (
 )
 
 __all__ = [
+    "Padding",
     "bincount",
     "compiled",
     "element_wise",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import enum
 import functools
 import importlib
 import threading
@@ -92,6 +93,19 @@ def _without_code(function: Callable[..., Any]) -> Callable[..., Any]:
     return functools.partial(function)
 
 
+class Padding(enum.Enum):
+    """Up to which length an array is padded, so that arrays of several lengths share a kernel.
+
+    NONE: not at all; a kernel is compiled for each length.
+    ARRAY: a power of two, SHORTEST at least.
+    BATCH: a power of two along the first axis; on TensorFlow, where alone its size may be unknown.
+    """
+
+    NONE = enum.auto()
+    ARRAY = enum.auto()
+    BATCH = enum.auto()
+
+
 def fuse_element_wise(
     function: Callable[..., Any], shapes: Sequence[Sequence[int | None]]
 ) -> Callable[..., Any]:
@@ -102,61 +116,72 @@ def fuse_element_wise(
         shapes: of the other arguments.
 
     Returns:
-        A function of a tensor of any shape and the others. It takes a keyword: with `padded` the kernel is
-        that of a power of two, so that a few serve arrays of many sizes; else one is compiled for each.
+        A function of a `Padding`, a tensor of any shape, and the others.
     """
     kernel = fuse(function, [(None,), *shapes])
 
-    def call(x: Any, *others: Any, padded: bool) -> Any:
-        flat = keras.ops.reshape(x, (-1,))
-        if not padded or kernels_left_out():
-            return _shaped_like(x, kernel(flat, *others))
-        (n,) = keras.ops.shape(flat)
-        flat = keras.ops.pad(flat, [[0, _padded_length(n) - n]])
-        return _shaped_like(x, kernel(flat, *others), n)
+    def call(padding: Padding, x: Any, *others: Any) -> Any:
+        ops = keras.ops
+        if keras.backend.backend() == "torch" or kernels_left_out():
+            padding = Padding.NONE
+        flat = ops.reshape(x, (-1,))
+        n = room = ops.shape(flat)[0]
+        if padding is Padding.ARRAY:
+            room = _power_of_two(n, SHORTEST)
+        elif padding is Padding.BATCH and keras.backend.backend() == "tensorflow":
+            images = _shape(x)[0]
+            room = n // ops.maximum(images, 1) * _power_of_two(images)
+        if room is not n:
+            flat = ops.pad(flat, [[0, room - n]])
+        results = kernel(flat, *others)
+        return keras.tree.map_structure(lambda r: _reshaped(r[:n], _shape(x)), results)
 
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        # Traced once, not at each place where it is called.
-        signature = [tf.TensorSpec(shape, tf.float32) for shape in (None, *shapes)]
-        traced = {
-            padded: tf.function(
-                functools.partial(call, padded=padded), input_signature=signature, autograph=False
-            )
-            for padded in (False, True)
-        }
-
-        def run(x: Any, *others: Any, padded: bool) -> Any:
-            if kernels_left_out():
-                return call(x, *others, padded=False)
-            results = traced[padded](x, *others)
-            for result in keras.tree.flatten(results):
-                result.set_shape(x.shape)
-            return results
-
-        return run
-    if backend == "jax":
+    if keras.backend.backend() != "tensorflow":
         return call
-    return lambda x, *others, padded: call(x, *others, padded=False)
+    import tensorflow as tf
+
+    # Traced once, not at each place where it is called.
+    signature = [tf.TensorSpec(shape, tf.float32) for shape in (None, *shapes)]
+    traced = {
+        padding: tf.function(
+            functools.partial(call, padding), input_signature=signature, autograph=False
+        )
+        for padding in Padding
+    }
+
+    def run(padding: Padding, x: Any, *others: Any) -> Any:
+        if kernels_left_out():
+            return call(padding, x, *others)
+        results = traced[padding](x, *others)
+        for result in keras.tree.flatten(results):
+            result.set_shape(x.shape)
+        return results
+
+    return run
 
 
-def _shaped_like(x: Any, results: Any, n: Any = None) -> Any:
-    """The first n entries of flat results, in the shape of x."""
-    shape, reshape = keras.ops.shape, keras.ops.reshape
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+def _shape(x: Any) -> Any:
+    """Its shape, on TensorFlow as a tensor: there it may be of unknown rank."""
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.shape(x)
+    import tensorflow as tf
 
-        shape, reshape = tf.shape, tf.reshape  # of tensors of unknown rank
-    return keras.tree.map_structure(lambda r: reshape(r[:n], shape(x)), results)
+    return tf.shape(x)
 
 
-def _padded_length(n: Any) -> Any:
-    """A power of two that is at least n, an integer or a scalar tensor."""
+def _reshaped(x: Any, shape: Any) -> Any:
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.reshape(x, shape)
+    import tensorflow as tf
+
+    return tf.reshape(x, shape)
+
+
+def _power_of_two(n: Any, least: int = 1) -> Any:
+    """The smallest one that is at least n, an integer or a scalar tensor, and `least`."""
     if isinstance(n, int):
-        return max(SHORTEST, 1 << (n - 1).bit_length())
-    powers = np.int32([SHORTEST << i for i in range(17)])
+        return max(least, 1 << max(n - 1, 0).bit_length())
+    powers = least << np.arange(31 - least.bit_length(), dtype=np.int32)
     return gather(powers, keras.ops.sum(keras.ops.cast(n > powers, "int32")))
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from keras import ops
 
 from fs_neurons.backend import (
+    Padding,
     element_wise,
     fuse,
     fuse_element_wise,
@@ -196,8 +197,7 @@ def run_fused(
         axis = parameters.axis
         _check_channels(x.shape, parameters)
     elif not others and not per_image:
-        kernel = _element_wise_kernel(function, form, K)
-        return kernel(x, rows, padded=_is_small(x.shape))
+        return _element_wise_kernel(function, form, K)(_padding(x.shape), x, rows)
     shape = ops.shape(x)
     kernel = _kernel(function, form, K, tuple(len(o.shape) for o in others))
     results = kernel(ops.reshape(x, _blocks(shape, axis, per_image)), rows, *others)
@@ -222,6 +222,13 @@ def _element_wise_kernel(function: Callable[..., Any], form: Form, K: int) -> Ca
         return function(form, x, Rows(*ops.unstack(rows)))
 
     return fuse_element_wise(on_rows, [(3, K, 1)])
+
+
+def _padding(shape: Any) -> Padding:
+    """None where all sizes are known, for it costs a copy; batches of any size are to compile nothing anew."""
+    if _is_small(shape):
+        return Padding.ARRAY
+    return Padding.BATCH if shape[0] is None else Padding.NONE
 
 
 def _is_small(shape: Any) -> bool:

@@ -1,9 +1,18 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from fs_neurons.backend import compiled, fuse, fuse_element_wise, in_one_loop, without_kernels
+from fs_neurons.backend import (
+    Padding,
+    compiled,
+    fuse,
+    fuse_element_wise,
+    in_one_loop,
+    without_kernels,
+)
 
 FUSES = keras.backend.backend() != "torch"
 
@@ -20,11 +29,11 @@ def test_arrays_of_many_sizes_share_kernels_of_few_lengths(shape, expected):
     n = int(np.prod(shape))
     kernel = fuse_element_wise(length_of_the_kernel, [])
     x = ops.ones(shape)
-    for padded, length in ((True, expected if FUSES else n), (False, n)):
-        y = ops.convert_to_numpy(kernel(x, padded=padded))
+    for padding, length in ((Padding.ARRAY, expected if FUSES else n), (Padding.NONE, n)):
+        y = ops.convert_to_numpy(kernel(padding, x))
         np.testing.assert_array_equal(y, np.full(shape, length))
     with without_kernels():
-        y = ops.convert_to_numpy(kernel(x, padded=True))
+        y = ops.convert_to_numpy(kernel(Padding.ARRAY, x))
     if keras.backend.backend() != "jax":
         np.testing.assert_array_equal(y, np.full(shape, n))
 
@@ -34,14 +43,21 @@ def test_a_batch_of_unknown_size_is_padded_as_well():
     import tensorflow as tf
 
     kernel = fuse_element_wise(lambda x: (length_of_the_kernel(x), -x), [])
-    images = compiled(lambda x: kernel(x, padded=True))
-    traced = images.get_concrete_function(tf.TensorSpec((None, 5), "float32"))
-    assert [tuple(y.shape) for y in traced.outputs] == [(None, 5)] * 2
-    for n, expected in ((0, 2**14), (4, 2**14), (3300, 2**15), (7000, 2**16)):
-        x = np.arange(5 * n, dtype=np.float32).reshape(n, 5)
-        length, negative = traced(tf.constant(x))
-        assert (length.numpy() == expected).all()
-        np.testing.assert_array_equal(negative, -x)
+    lengths = {
+        Padding.ARRAY: {0: 2**14, 4: 2**14, 3300: 2**15, 7000: 2**16},
+        Padding.BATCH: {0: 0, 1: 5, 2: 10, 3: 20, 4: 20, 100: 640},
+        Padding.NONE: {7: 35},
+    }
+    for padding, expected in lengths.items():
+        traced = compiled(functools.partial(kernel, padding)).get_concrete_function(
+            tf.TensorSpec((None, 5), "float32")
+        )
+        assert [tuple(y.shape) for y in traced.outputs] == [(None, 5)] * 2
+        for images, length in expected.items():
+            x = np.arange(5 * images, dtype=np.float32).reshape(images, 5)
+            lengths_seen, negative = traced(tf.constant(x))
+            assert (lengths_seen.numpy() == length).all()
+            np.testing.assert_array_equal(negative, -x)
 
 
 def test_arrays_in_one_loop_keep_every_bit():
