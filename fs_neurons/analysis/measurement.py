@@ -222,16 +222,16 @@ def _measure_site(
     # (2, channels), or (2, 1) where all channels have the same domain.
     domain = np.stack([np.reshape(end, -1) for end in parameters.limits(len(x.shape))])
     span = np.array([edges[0], BINS / (edges[-1] - edges[0])], np.float32)
-    block = neuron.summed_at_once(x.shape)
+    parts = neuron.equal_parts(x.shape, MOST_PARTS)
     y, bins, spikes, flags, mean, squares, minimum, maximum = neuron.run_fused(
-        _site_measures(block), x, parameters, valid, ops.convert_to_tensor(domain),
+        _site_measures(parts), x, parameters, valid, ops.convert_to_tensor(domain),
         ops.convert_to_tensor(span), ops.reshape(scale, (-1,)), per_image=True,
         axis=None if layer.scale is None else layer.axis,
     )  # fmt: skip
     counts = (ops.sum(ops.right_shift(flags, bit) & FLAG, axis=1) for bit in FLAG_BITS)
-    # Of blocks of one size: the variance is that within blocks and that of their means.
+    # Of groups of one size: the variance is that within groups and that of their means.
     whole = ops.mean(mean, axis=1, keepdims=True)
-    variance = ops.mean(squares, axis=1) / block + ops.mean(ops.square(mean - whole), axis=1)
+    variance = ops.mean(squares, axis=1) / parts + ops.mean(ops.square(mean - whole), axis=1)
     return (
         y,
         bins,
@@ -244,41 +244,43 @@ def _measure_site(
     )
 
 
-# Four counts of a block in one integer, 8 bits each.
+# Neurons of an image are measured in groups, one from each of so many parts; four counts of a group are in one
+# integer, 8 bits each.
+MOST_PARTS = 32
 FLAG, FLAG_BITS = 2**8 - 1, (0, 8, 16, 24)
 
 
-@functools.lru_cache(maxsize=neuron.MOST_SUMMED)
-def _site_measures(block: int) -> Callable[..., tuple[Any, ...]]:
+@functools.lru_cache(maxsize=MOST_PARTS)
+def _site_measures(parts: int) -> Callable[..., tuple[Any, ...]]:
     def function(
         form: neuron.Form, x: Any, rows: neuron.Rows, valid: Any, domain: Any, span: Any, scale: Any
     ) -> tuple[Any, ...]:
-        """Outputs, bins, spikes; flags, means, squares and ends of every block, (images, blocks)."""
+        """Outputs, bins, spikes; flags, mean, squares and ends of every group, (images, groups)."""
         inputs = x * scale[:, None]  # as they arrive
         bins = ops.cast(ops.clip(ops.floor((inputs - span[0]) * span[1]), -1, BINS), "int32") + 1
         # Copies that fill up the last batch are in a bin of their own.
         bins = ops.where(valid[:, None, None, None] > 0, bins, BINS + 2)
-        y, count, bins = in_one_loop(form.response(x, rows), form.count(x, rows), bins)
+        y, count = form.response(x, rows), form.count(x, rows)
         low, high = domain[0][:, None], domain[1][:, None]
         # Without an upper end nothing saturates.
         top = ops.where(ops.isinf(high), np.float32(np.inf), form.response(high, rows))
-        flags = (ops.equal(count, 0), x < low, x >= high, y >= top)
-        word = sum(
+        flags = sum(
             ops.left_shift(ops.cast(flag, "int32"), bit)
-            for flag, bit in zip(flags, FLAG_BITS, strict=True)
+            for flag, bit in zip(
+                (ops.equal(count, 0), x < low, x >= high, y >= top), FLAG_BITS, strict=True
+            )
         )
-        parts = neuron.in_blocks(inputs, block)
-        mean = ops.mean(parts, axis=2, keepdims=True)
-        return (
-            y,
-            bins,
-            ops.reshape(_over_images(count, valid), (-1,)),
-            ops.sum(neuron.in_blocks(word, block), axis=2),
-            mean[:, :, 0],
-            ops.sum(ops.square(parts - mean), axis=2),
-            ops.min(parts, axis=2),
-            ops.max(parts, axis=2),
+        y, count, bins, flags = in_one_loop(y, count, bins, flags)
+        group = neuron.in_parts(inputs, parts)
+        mean = functools.reduce(ops.add, group) / parts
+        measures = in_one_loop(
+            functools.reduce(ops.add, neuron.in_parts(flags, parts)),
+            mean,
+            functools.reduce(ops.add, [ops.square(x - mean) for x in group]),
+            functools.reduce(ops.minimum, group),
+            functools.reduce(ops.maximum, group),
         )
+        return y, bins, ops.reshape(_over_images(count, valid), (-1,)), *measures
 
     return function
 

@@ -320,7 +320,9 @@ def bincount(codes: Any, bins: int) -> Any:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.math.bincount(codes, minlength=bins, maxlength=bins)
+        # What tf.math.bincount calls, without looking for the largest code first.
+        none = tf.zeros((0,), tf.int32)
+        return tf.raw_ops.DenseBincount(input=codes, size=bins, weights=none)
     if backend == "jax":
         import jax.numpy as jnp
 

@@ -5,14 +5,13 @@
 
 from fs_neurons.neuron.equations import Form, response_and_count, spike_train
 from fs_neurons.neuron.kernels import (
-    MOST_SUMMED,
-    in_blocks,
+    equal_parts,
+    in_parts,
     response,
     response_and_soft_spikes,
     response_and_spikes,
     run_fused,
     spike_count,
-    summed_at_once,
     surrogate_derivative,
 )
 from fs_neurons.neuron.parameters import (
@@ -26,13 +25,13 @@ from fs_neurons.neuron.parameters import (
 from fs_neurons.neuron.sets import register
 
 __all__ = [
-    "MOST_SUMMED",
     "ChannelParameters",
     "FSParameters",
     "Form",
     "NeuronParameters",
     "Rows",
-    "in_blocks",
+    "equal_parts",
+    "in_parts",
     "register",
     "relu_parameters",
     "response",
@@ -43,6 +42,5 @@ __all__ = [
     "shift_relu",
     "spike_count",
     "spike_train",
-    "summed_at_once",
     "surrogate_derivative",
 ]

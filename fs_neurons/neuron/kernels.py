@@ -39,8 +39,8 @@ from fs_neurons.neuron.parameters import ChannelParameters, FSParameters, Neuron
 
 # One for each function, form and K in use.
 MOST_KERNELS = 64
-# XLA on a CPU sums up to so many numbers in a simple loop, and more of them in slow steps.
-MOST_SUMMED = 32
+# Spikes of so many neurons are summed in the kernel: those of up to 31 steps then fit into a byte.
+MOST_PARTS = 8
 # Sites of so few neurons, such as those between dense layers, share kernels of a few lengths.
 SMALL = 2**12
 
@@ -114,11 +114,11 @@ def response_and_spikes(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]
     if isinstance(parameters, FSParameters) and _is_small(x.shape):
         y, count = run_fused(_response_and_count, values, parameters)
         images, *size = ops.shape(x)
-        spikes = ops.cast(ops.reshape(count, (images, math.prod(size))), "int32")
+        spikes = ops.reshape(count, (images, math.prod(size)))
     else:
-        function = _response_and_spikes(summed_at_once(x.shape))
+        function = _response_and_spikes(equal_parts(x.shape, MOST_PARTS))
         y, spikes = run_fused(function, values, parameters, per_image=True)
-    return _with_surrogate(x, y, parameters), ops.sum(spikes, axis=1)
+    return _with_surrogate(x, y, parameters), ops.sum(ops.cast(spikes, "int32"), axis=1)
 
 
 def response_and_soft_spikes(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]:
@@ -280,28 +280,32 @@ def _response_and_count(form: Form, x: Any, rows: Rows) -> tuple[Any, Any]:
     return in_one_loop(form.response(x, rows), ops.cast(form.count(x, rows), "float32"))
 
 
-@functools.lru_cache(maxsize=MOST_SUMMED)
-def _response_and_spikes(block: int) -> Callable[..., tuple[Any, Any]]:
-    """The response, and the spikes of every `block` neurons of an image, (images, blocks)."""
+@functools.lru_cache(maxsize=MOST_PARTS)
+def _response_and_spikes(parts: int) -> Callable[..., tuple[Any, Any]]:
+    """The response, and the spikes of an image (images, neurons / parts), summed over so many parts of it."""
 
     def function(form: Form, x: Any, rows: Rows) -> tuple[Any, Any]:
-        narrow = "int8" if rows.K < 2**7 else "int32"
-        y, count = in_one_loop(form.response(x, rows), ops.cast(form.count(x, rows), narrow))
-        return y, ops.sum(ops.cast(in_blocks(count, block), "int32"), axis=2)
+        dtype = "uint8" if rows.K * parts < 2**8 else "int32"
+        y, count = in_one_loop(form.response(x, rows), ops.cast(form.count(x, rows), dtype))
+        return y, functools.reduce(ops.add, in_parts(count, parts))
 
     return function
 
 
-def summed_at_once(shape: Any) -> int:
-    """The size of equal blocks of the neurons of an image, of gate inputs of shape (images, ...)."""
+def equal_parts(shape: Any, most: int) -> int:
+    """Into how many equal parts the neurons of an image can be cut, gate inputs having the shape (images, ...)."""
     known = math.prod(size for size in shape[1:] if size is not None)
-    return max(size for size in range(1, MOST_SUMMED + 1) if known % size == 0)
+    return max(parts for parts in range(1, most + 1) if known % parts == 0)
 
 
-def in_blocks(x: Any, block: int) -> Any:
-    """(images, blocks, block) of (images, before, channels, behind)."""
+def in_parts(x: Any, parts: int) -> list[Any]:
+    """So many equal parts of (images, before, channels, behind), each (images, neurons / parts).
+
+    What is computed over parts is element-wise, which XLA on a CPU does far better than sums within a row.
+    """
     images, *size = ops.shape(x)
-    return ops.reshape(x, (images, math.prod(size) // block, block))
+    cut = ops.reshape(x, (images, parts, math.prod(size) // parts))
+    return list(ops.unstack(cut, parts, axis=1))
 
 
 def _derivative(form: Form, x: Any, rows: Rows) -> Any:
