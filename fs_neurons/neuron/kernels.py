@@ -5,7 +5,7 @@ n = spike_count(x, parameters)     # spikes per neuron
 
 T, h and d are arguments of the kernels, one row per step and one column per channel: all sets of equal K share
 a kernel, so that compiled code does not grow with the number of sets. Kernels take the gate inputs as
-(images, before, channels, behind), axes that are not needed having length 1.
+(images, before, channels, behind), axes that are not needed having length 1; flat, where all are treated alike.
 """
 
 from __future__ import annotations
@@ -177,7 +177,8 @@ def run_fused(
 
     Args:
         function: of a `Form`, gate inputs (images, before, channels, behind), their `Rows` and `others`;
-            a function of a module, as kernels are kept by its identity.
+            a function of a module, as kernels are kept by its identity. With neither `others` nor `per_image` it
+            is element-wise, and gets flat gate inputs where all channels have the same set.
         x: float32 gate inputs, any shape.
         parameters: T, h, d.
         others: float32 tensors.
@@ -185,7 +186,7 @@ def run_fused(
         per_image: whether the first axis of x is that of the images; else all of them are one.
 
     Returns:
-        What `function` gives; tensors of rank 4 get the shape of x.
+        What `function` gives; what has the shape of the gate inputs gets that of x.
 
     Raises:
         ValueError: x has another number of channels than `parameters`.
