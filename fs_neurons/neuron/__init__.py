@@ -4,13 +4,11 @@
 """
 
 from fs_neurons.neuron.equations import Form, response_and_count, spike_train
+from fs_neurons.neuron.fused import equal_parts, in_parts, run_fused
 from fs_neurons.neuron.kernels import (
-    equal_parts,
-    in_parts,
     response,
     response_and_soft_spikes,
     response_and_spikes,
-    run_fused,
     spike_count,
     surrogate_derivative,
 )

@@ -3,9 +3,7 @@
 y = response(x, parameters)        # sum of d(t) z(t), equation (3)
 n = spike_count(x, parameters)     # spikes per neuron
 
-T, h and d are arguments of the kernels, one row per step and one column per channel: all sets of equal K share
-a kernel, so that compiled code does not grow with the number of sets. Kernels take the gate inputs as
-(images, before, channels, behind), axes that are not needed having length 1; flat, where all are treated alike.
+What is compiled, and how often: see `fused`.
 """
 
 from __future__ import annotations
@@ -19,30 +17,23 @@ import numpy as np
 from keras import ops
 
 from fs_neurons.backend import (
-    Padding,
     element_wise,
-    fuse,
-    fuse_element_wise,
     in_one_loop,
     kernels_left_out,
 )
 from fs_neurons.neuron.equations import (
     Form,
-    fastest_form,
     float32,
     loop_derivative,
     loop_response,
     rows_for,
 )
+from fs_neurons.neuron.fused import equal_parts, in_parts, is_small, run_fused
 from fs_neurons.neuron.lookup import Code, Lookup, joined, lookup_of
 from fs_neurons.neuron.parameters import ChannelParameters, FSParameters, NeuronParameters, Rows
 
-# One for each function, form and K in use.
-MOST_KERNELS = 64
 # Spikes of so many neurons are summed in the kernel: those of up to 31 steps then fit into a byte.
 MOST_PARTS = 8
-# Sites of so few neurons, such as those between dense layers, share kernels of a few lengths.
-SMALL = 2**12
 
 
 def response(
@@ -111,7 +102,7 @@ def response_and_spikes(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]
     """
     x = float32(x)
     values = ops.stop_gradient(x)
-    if isinstance(parameters, FSParameters) and _is_small(x.shape):
+    if isinstance(parameters, FSParameters) and is_small(x.shape):
         y, count = run_fused(_response_and_count, values, parameters)
         images, *size = ops.shape(x)
         spikes = ops.reshape(count, (images, math.prod(size)))
@@ -165,99 +156,6 @@ def surrogate_derivative(x: Any, parameters: NeuronParameters) -> Any:
 # --- what is compiled -----------------------------------------------------------------------------
 
 
-def run_fused(
-    function: Callable[..., Any],
-    x: Any,
-    parameters: NeuronParameters,
-    *others: Any,
-    axis: int | None = None,
-    per_image: bool = False,
-) -> Any:
-    """Runs `function(form, x, rows, *others)` as one compiled kernel, made once per form and K.
-
-    Args:
-        function: of a `Form`, gate inputs (images, before, channels, behind), their `Rows` and `others`;
-            a function of a module, as kernels are kept by its identity. With neither `others` nor `per_image` it
-            is element-wise, and gets flat gate inputs where all channels have the same set.
-        x: float32 gate inputs, any shape.
-        parameters: T, h, d.
-        others: float32 tensors.
-        axis: of the channels, where `parameters` are the same for all but `others` are not.
-        per_image: whether the first axis of x is that of the images; else all of them are one.
-
-    Returns:
-        What `function` gives; what has the shape of the gate inputs gets that of x.
-
-    Raises:
-        ValueError: x has another number of channels than `parameters`.
-    """
-    form, K = fastest_form(parameters), parameters.K
-    # (3, K, channels), or (3, K, 1) where all channels have the same set.
-    rows = ops.convert_to_tensor(np.reshape((parameters.T, parameters.h, parameters.d), (3, K, -1)))
-    if isinstance(parameters, ChannelParameters):
-        axis = parameters.axis
-        _check_channels(x.shape, parameters)
-    elif not others and not per_image:
-        return _element_wise_kernel(function, form, K)(_padding(x.shape), x, rows)
-    shape = ops.shape(x)
-    kernel = _kernel(function, form, K, tuple(len(o.shape) for o in others))
-    results = kernel(ops.reshape(x, _blocks(shape, axis, per_image)), rows, *others)
-    if isinstance(results, tuple):
-        return tuple(ops.reshape(r, shape) if len(r.shape) == 4 else r for r in results)
-    return ops.reshape(results, shape)
-
-
-@functools.lru_cache(maxsize=MOST_KERNELS)
-def _kernel(
-    function: Callable[..., Any], form: Form, K: int, ranks: tuple[int, ...]
-) -> Callable[..., Any]:
-    def on_rows(x: Any, rows: Any, *others: Any) -> Any:
-        return function(form, x, Rows(*ops.unstack(rows[..., None])), *others)
-
-    return fuse(on_rows, [(None,) * 4, (3, K, None), *((None,) * rank for rank in ranks)])
-
-
-@functools.lru_cache(maxsize=MOST_KERNELS)
-def _element_wise_kernel(function: Callable[..., Any], form: Form, K: int) -> Callable[..., Any]:
-    def on_rows(x: Any, rows: Any) -> Any:
-        return function(form, x, Rows(*ops.unstack(rows)))
-
-    return fuse_element_wise(on_rows, [(3, K, 1)])
-
-
-def _padding(shape: Any) -> Padding:
-    """None where all sizes are known, for it costs a copy; batches of any size are to compile nothing anew."""
-    if _is_small(shape):
-        return Padding.ARRAY
-    return Padding.BATCH if shape[0] is None else Padding.NONE
-
-
-def _is_small(shape: Any) -> bool:
-    return None not in shape[1:] and math.prod(shape[1:]) <= SMALL
-
-
-def _blocks(shape: Any, axis: int | None, per_image: bool) -> tuple[Any, ...]:
-    """(images, before, channels, behind) of gate inputs."""
-    first = int(per_image)
-    if axis is None:
-        return math.prod(shape[:first]), 1, 1, math.prod(shape[first:])
-    axis %= len(shape)
-    if axis < first:
-        raise ValueError(f"axis {axis} of gate inputs of shape {shape} is that of the images")
-    before, behind = shape[first:axis], shape[axis + 1 :]
-    return math.prod(shape[:first]), math.prod(before), shape[axis], math.prod(behind)
-
-
-def _check_channels(shape: Any, parameters: ChannelParameters) -> None:
-    rank = len(shape)
-    channels = shape[parameters.axis] if -rank <= parameters.axis < rank else "missing"
-    if channels not in (None, parameters.channels):
-        raise ValueError(
-            f"FS parameters {parameters.name!r} are for {parameters.channels} channels on axis"
-            f" {parameters.axis}; the shape of the gate inputs is {tuple(shape)}"
-        )
-
-
 def _scale_axis(parameters: NeuronParameters, axis: int | None, rank: int) -> int:
     if not isinstance(parameters, ChannelParameters):
         return -1 if axis is None else axis
@@ -291,22 +189,6 @@ def _response_and_spikes(parts: int) -> Callable[..., tuple[Any, Any]]:
         return y, functools.reduce(ops.add, in_parts(count, parts))
 
     return function
-
-
-def equal_parts(shape: Any, most: int) -> int:
-    """Into how many equal parts the neurons of an image can be cut, gate inputs having the shape (images, ...)."""
-    known = math.prod(size for size in shape[1:] if size is not None)
-    return max(parts for parts in range(1, most + 1) if known % parts == 0)
-
-
-def in_parts(x: Any, parts: int) -> list[Any]:
-    """So many equal parts of (images, before, channels, behind), each (images, neurons / parts).
-
-    What is computed over parts is element-wise, which XLA on a CPU does far better than sums within a row.
-    """
-    images, *size = ops.shape(x)
-    cut = ops.reshape(x, (images, parts, math.prod(size) // parts))
-    return list(ops.unstack(cut, parts, axis=1))
 
 
 def _derivative(form: Form, x: Any, rows: Rows) -> Any:
