@@ -60,7 +60,8 @@ FIT_EFFORT = None  # the default one of `fs.fit`
 FITTED = "swish_k16"
 CALIBRATION_IMAGES, SIMULATED_IMAGES = 200, 20
 PROFILED_BATCH, PROFILED_BATCHES = 250, 6
-FIRST_NETWORK, FIRST_BATCHES = "efficientnet-b0", (8, 5)
+# Network -> batches of its first calls, one after the other, and in how many rounds at most.
+FIRST_CALLS = {"efficientnet-b0": ((8, 5), TOOL_ROUNDS), "efficientnet-b7": ((1, 2), 1)}
 
 # In ONNX Runtime: batch, and whether all sites are FS-ReLU.
 IN_ONNX = {"resnet50": (1, True), "resnet20": (32, True), "efficientnet-b0": (1, False)}
@@ -130,7 +131,11 @@ def time_row(row: str) -> dict[str, dict[str, Any]]:
         _show(f"resnet20, batches of {PROFILED_BATCH}, {FLAGS.rounds} rounds, ms per image", times)
         return {"profile_ms_per_image": times}
     if row == "first_call":
-        return time_first_calls(min(FLAGS.rounds, TOOL_ROUNDS))
+        found, peaks = {}, {}
+        for name, (_, most_rounds) in FIRST_CALLS.items():
+            found[name], peaks_of = time_first_calls(name, min(FLAGS.rounds, most_rounds))
+            peaks |= peaks_of
+        return {"first_call_seconds": found, **_memory(peaks)}
     times = time_gate_inputs(FLAGS.elements, FLAGS.rounds)
     _show(f"{FLAGS.elements:,} gate inputs, {FLAGS.rounds} rounds, ns per gate input", times)
     return {"ns_per_gate_input": times}
@@ -279,7 +284,7 @@ def time_profile(rounds: int) -> dict[str, dict[str, Any]]:
 
 
 def first_calls(name: str, convert: bool) -> tuple[list[float], int | None]:
-    """Seconds of the first prediction on a batch of each of `FIRST_BATCHES`, and peak memory of both."""
+    """Seconds of the first prediction on a batch of each size of `FIRST_CALLS`, and peak memory of all."""
     stock = network(name)
     model = fs.convert(fold(stock)[0], quality="paper") if convert else stock
     warm = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -287,30 +292,30 @@ def first_calls(name: str, convert: bool) -> tuple[list[float], int | None]:
     seconds: list[float] = []
 
     def run() -> None:
-        for batch in FIRST_BATCHES:
+        for batch in FIRST_CALLS[name][0]:
             images = random_images(batch, NETWORKS[name].size)
             seconds.append(timing.seconds_of(functools.partial(model.predict_on_batch, images)))
 
     return seconds, timing.peak_memory(run)
 
 
-def time_first_calls(rounds: int) -> dict[str, dict[str, Any]]:
-    """Seconds and memory of first calls of the stock network and the converted one."""
+def time_first_calls(name: str, rounds: int) -> tuple[dict[str, Any], dict[str, int | None]]:
+    """Seconds of the first calls of a stock network and of the converted one, by batch; peak memory."""
     versions = {KERAS: False, FOLDED: True}
     seconds: dict[str, list[list[float]]] = {label: [] for label in versions}
     peaks: dict[str, int | None] = {}
     for _ in range(rounds):
         for label, convert in versions.items():
-            times, peak = timing.in_a_process(first_calls, FIRST_NETWORK, convert)
+            times, peak = timing.in_a_process(first_calls, name, convert)
             seconds[label].append(times)
-            peaks[f"first calls of {FIRST_NETWORK}, {label}"] = peak
-    first, other = FIRST_BATCHES
+            peaks[f"first calls of {name}, {label}"] = peak
     found: dict[str, dict[str, Any]] = {}
-    for number, title in enumerate((f"batch of {first}", f"then a batch of {other}")):
+    for number, batch in enumerate(FIRST_CALLS[name][0]):
+        title = f"batch of {batch}" if number == 0 else f"then a batch of {batch}"
         times_of = {label: np.array(times)[:, number] for label, times in seconds.items()}
         found[title] = timing.compared(times_of, 1.0, {FOLDED: KERAS})
-        _show(f"{FIRST_NETWORK}, first calls, {title}, {rounds} rounds, seconds", found[title])
-    return {"first_call_seconds": found, **_memory(peaks)}
+        _show(f"{name}, first calls, {title}, {rounds} rounds, seconds", found[title])
+    return found, peaks
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from fs_neurons import neuron
 from fs_neurons.analysis.connectivity import FanOut, pooled_site, spiking_pools
 from fs_neurons.analysis.layer_profiles import LayerProfile, PoolProfile
 from fs_neurons.analysis.statistics import InputStatistics
-from fs_neurons.backend import bincount
+from fs_neurons.backend import bincount, in_one_loop
 from fs_neurons.layers import record_spikes
 from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.graph import Graph
@@ -199,7 +199,6 @@ def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple
             y, bins, *sums = _measure_site(
                 ops.cast(x, "float32"), parameters, running, counted, edges
             )
-            # Copies that fill up the last batch, and masked steps, are in a bin of their own.
             return y, (*sums, bincount(ops.reshape(bins, (-1,)), BINS + 3)[:-1], counted)
 
         def each(call: Call, tensors: Callable[[Value], Any]) -> Any:
@@ -264,42 +263,67 @@ def _measure_site(
     # (2, channels), or (2, 1) where all channels have the same domain.
     domain = np.stack([np.reshape(end, -1) for end in parameters.limits(len(x.shape))])
     span = np.array([edges[0], BINS / (edges[-1] - edges[0])], np.float32)
-    y, bins, spikes, *rest = neuron.run_fused(
-        _site_measures, x, parameters, valid, ops.convert_to_tensor(domain),
+    parts = neuron.equal_parts(x.shape, MOST_PARTS)
+    y, bins, spikes, flags, mean, squares, minimum, maximum = neuron.run_fused(
+        _site_measures(parts), x, parameters, valid, ops.convert_to_tensor(domain),
         ops.convert_to_tensor(span), ops.reshape(scale, (-1,)), per_image=True,
         axis=None if layer.scale is None else layer.axis,
     )  # fmt: skip
-    return y, bins, ops.reshape(spikes, ops.shape(x)[1:]), *rest
-
-
-def _site_measures(
-    form: neuron.Form, x: Any, rows: neuron.Rows, valid: Any, domain: Any, span: Any, scale: Any
-) -> tuple[Any, ...]:
-    """What `_measure_site` gives, of gate inputs (images, before, channels, behind)."""
-    y, count = form.response(x, rows), form.count(x, rows)
-    low, high = domain[0][:, None], domain[1][:, None]
-
-    def how_many(condition: Any) -> Any:
-        return ops.sum(ops.cast(condition, "int32"), axis=(1, 2, 3))
-
-    # Without an upper end nothing saturates.
-    top = ops.where(ops.isinf(high), np.float32(np.inf), form.response(high, rows))
-    inputs = x * scale[:, None]  # as they arrive
-    mean = ops.mean(inputs, axis=(1, 2, 3), keepdims=True)
-    bins = ops.cast(ops.clip(ops.floor((inputs - span[0]) * span[1]), -1, BINS), "int32") + 1
+    counts = (ops.sum(ops.right_shift(flags, bit) & FLAG, axis=1) for bit in FLAG_BITS)
+    # Of groups of one size: the variance is that within groups and that of their means.
+    whole = ops.mean(mean, axis=1, keepdims=True)
+    variance = ops.mean(squares, axis=1) / parts + ops.mean(ops.square(mean - whole), axis=1)
     return (
         y,
-        ops.where(valid[:, None, None, None] > 0, bins, BINS + 2),
-        ops.reshape(_over_images(count, valid), (-1,)),
-        how_many(ops.equal(count, 0)),
-        how_many(x < low),
-        how_many(x >= high),
-        how_many(y >= top),
-        ops.reshape(mean, (-1,)),
-        ops.mean(ops.square(inputs - mean), axis=(1, 2, 3)),
-        ops.min(inputs, axis=(1, 2, 3)),
-        ops.max(inputs, axis=(1, 2, 3)),
+        bins,
+        ops.reshape(spikes, ops.shape(x)[1:]),
+        *counts,
+        whole[:, 0],
+        variance,
+        ops.min(minimum, axis=1),
+        ops.max(maximum, axis=1),
     )
+
+
+# Neurons of an image are measured in groups, one from each of so many parts; four counts of a group are in one
+# integer, 8 bits each.
+MOST_PARTS = 32
+FLAG, FLAG_BITS = 2**8 - 1, (0, 8, 16, 24)
+
+
+@functools.lru_cache(maxsize=MOST_PARTS)
+def _site_measures(parts: int) -> Callable[..., tuple[Any, ...]]:
+    def function(
+        form: neuron.Form, x: Any, rows: neuron.Rows, valid: Any, domain: Any, span: Any, scale: Any
+    ) -> tuple[Any, ...]:
+        """Outputs, bins, spikes; flags, mean, squares and ends of every group, (images, groups)."""
+        inputs = x * scale[:, None]  # as they arrive
+        bins = ops.cast(ops.clip(ops.floor((inputs - span[0]) * span[1]), -1, BINS), "int32") + 1
+        # Copies that fill up the last batch, and masked steps, are in a bin of their own.
+        bins = ops.where(valid[:, None, None, None] > 0, bins, BINS + 2)
+        y, count = form.response(x, rows), form.count(x, rows)
+        low, high = domain[0][:, None], domain[1][:, None]
+        # Without an upper end nothing saturates.
+        top = ops.where(ops.isinf(high), np.float32(np.inf), form.response(high, rows))
+        flags = sum(
+            ops.left_shift(ops.cast(flag, "int32"), bit)
+            for flag, bit in zip(
+                (ops.equal(count, 0), x < low, x >= high, y >= top), FLAG_BITS, strict=True
+            )
+        )
+        y, count, bins, flags = in_one_loop(y, count, bins, flags)
+        group = neuron.in_parts(inputs, parts)
+        mean = functools.reduce(ops.add, group) / parts
+        measures = in_one_loop(
+            functools.reduce(ops.add, neuron.in_parts(flags, parts)),
+            mean,
+            functools.reduce(ops.add, [ops.square(x - mean) for x in group]),
+            functools.reduce(ops.minimum, group),
+            functools.reduce(ops.maximum, group),
+        )
+        return y, bins, ops.reshape(_over_images(count, valid), (-1,)), *measures
+
+    return function
 
 
 def _over_images(count: Any, valid: Any) -> Any:

@@ -1,11 +1,14 @@
 """The one place that knows which Keras backend runs: compiled kernels, devices and workers."""
 
 from fs_neurons.backend.kernels import (
+    Padding,
     bincount,
     compiled,
     element_wise,
     fuse,
+    fuse_element_wise,
     gather,
+    in_one_loop,
     kernels_left_out,
     layer_by_layer,
     outlived_its_trace,
@@ -15,11 +18,14 @@ from fs_neurons.backend.kernels import (
 )
 
 __all__ = [
+    "Padding",
     "bincount",
     "compiled",
     "element_wise",
     "fuse",
+    "fuse_element_wise",
     "gather",
+    "in_one_loop",
     "kernels_left_out",
     "layer_by_layer",
     "outlived_its_trace",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import enum
 import functools
 import importlib
 import threading
@@ -15,6 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+
+# Arrays are padded to 2^14 numbers or more: some microseconds against the tenth of a second that compiling takes.
+SHORTEST = 2**14
 
 # Of an element-wise function and its input: what stands in for the function in a trace.
 StandIn = Callable[[Callable[[Any], Any], Any], Any]
@@ -86,6 +91,145 @@ def _without_code(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as an object of its own: TensorFlow takes functions of the same code, such as closures over
     different parameter sets, for one that is traced again and again, and warns."""
     return functools.partial(function)
+
+
+class Padding(enum.Enum):
+    """Up to which length an array is padded, so that arrays of several lengths share a kernel.
+
+    NONE: not at all; a kernel is compiled for each length.
+    ARRAY: a power of two, SHORTEST at least.
+    BATCH: a power of two along the first axis; on TensorFlow, where alone its size may be unknown.
+    """
+
+    NONE = enum.auto()
+    ARRAY = enum.auto()
+    BATCH = enum.auto()
+
+
+def fuse_element_wise(
+    function: Callable[..., Any], shapes: Sequence[Sequence[int | None]]
+) -> Callable[..., Any]:
+    """As `fuse`, for what treats all entries of its first argument alike: the shape of it does not matter.
+
+    Args:
+        function: takes a flat float32 tensor and others, returns a flat tensor or a tuple of them.
+        shapes: of the other arguments.
+
+    Returns:
+        A function of a `Padding`, a tensor of any shape, and the others.
+    """
+    kernel = fuse(function, [(None,), *shapes])
+
+    def call(padding: Padding, x: Any, *others: Any) -> Any:
+        ops = keras.ops
+        if keras.backend.backend() == "torch" or kernels_left_out():
+            padding = Padding.NONE
+        flat = ops.reshape(x, (-1,))
+        n = room = ops.shape(flat)[0]
+        if padding is Padding.ARRAY:
+            room = _power_of_two(n, SHORTEST)
+        elif padding is Padding.BATCH and keras.backend.backend() == "tensorflow":
+            images = _shape(x)[0]
+            room = n // ops.maximum(images, 1) * _power_of_two(images)
+        if room is not n:
+            flat = ops.pad(flat, [[0, room - n]])
+        results = kernel(flat, *others)
+        return keras.tree.map_structure(lambda r: _reshaped(r[:n], _shape(x)), results)
+
+    if keras.backend.backend() != "tensorflow":
+        return call
+    import tensorflow as tf
+
+    # Traced once, not at each place where it is called.
+    signature = [tf.TensorSpec(shape, tf.float32) for shape in (None, *shapes)]
+    traced = {
+        padding: tf.function(
+            functools.partial(call, padding), input_signature=signature, autograph=False
+        )
+        for padding in Padding
+    }
+
+    def run(padding: Padding, x: Any, *others: Any) -> Any:
+        if kernels_left_out():
+            return call(padding, x, *others)
+        results = traced[padding](x, *others)
+        for result in keras.tree.flatten(results):
+            result.set_shape(x.shape)
+        return results
+
+    return run
+
+
+def _shape(x: Any) -> Any:
+    """Its shape, on TensorFlow as a tensor: there it may be of unknown rank."""
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.shape(x)
+    import tensorflow as tf
+
+    return tf.shape(x)
+
+
+def _reshaped(x: Any, shape: Any) -> Any:
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.reshape(x, shape)
+    import tensorflow as tf
+
+    return tf.reshape(x, shape)
+
+
+def _power_of_two(n: Any, least: int = 1) -> Any:
+    """The smallest one that is at least n, an integer or a scalar tensor, and `least`."""
+    if isinstance(n, int):
+        return max(least, 1 << max(n - 1, 0).bit_length())
+    powers = least << np.arange(31 - least.bit_length(), dtype=np.int32)
+    return gather(powers, keras.ops.sum(keras.ops.cast(n > powers, "int32")))
+
+
+def in_one_loop(*arrays: Any) -> tuple[Any, ...]:
+    """The same arrays, of equal shape, computed in one loop; for functions that `fuse` compiles.
+
+    XLA on a CPU makes a loop for each output, and computes anew in it what they have in common. But a reduction of
+    several arrays is one loop: here, over an axis of two entries of which the second is zero. Numbers are added
+    as integers, which changes no bit of them.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow" and not kernels_left_out():
+        import tensorflow as tf
+        from tensorflow.compiler.tf2xla.python import xla
+
+        bits = [tf.bitcast(a, tf.int32) if a.dtype.is_floating else a for a in arrays]
+        dtypes = tuple(b.dtype for b in bits)
+        first = tf.reshape(tf.range(2) == 0, [2] + [1] * len(arrays[0].shape))
+        zeros = [tf.zeros((), dtype) for dtype in dtypes]
+        pairs = [tf.where(first, b[None], zero) for b, zero in zip(bits, zeros, strict=True)]
+        sums = xla.variadic_reduce(pairs, zeros, [0], _addition(dtypes))
+        return tuple(tf.bitcast(s, a.dtype) for s, a in zip(sums, arrays, strict=True))
+    if backend == "jax":
+        import jax.numpy as jnp
+        from jax import lax
+
+        bits = [a.view(jnp.int32) if jnp.issubdtype(a.dtype, jnp.floating) else a for a in arrays]
+        first = lax.iota(jnp.int32, 2).reshape(2, *[1] * arrays[0].ndim) == 0
+        zeros = [jnp.zeros((), b.dtype) for b in bits]
+        pairs = [jnp.where(first, b[None], zero) for b, zero in zip(bits, zeros, strict=True)]
+        sums = lax.reduce(
+            tuple(pairs), tuple(zeros), lambda *both: tuple(map(lax.add, *both)), (0,)
+        )
+        return tuple(s.view(a.dtype) for s, a in zip(sums, arrays, strict=True))
+    return arrays
+
+
+@functools.lru_cache(maxsize=16)
+def _addition(dtypes: tuple[Any, ...]) -> Any:
+    """TensorFlow's function that adds scalars of these types, each to that of the other operand."""
+    import tensorflow as tf
+
+    def add(*both: Any) -> list[Any]:
+        return [a + b for a, b in zip(both[: len(dtypes)], both[len(dtypes) :], strict=True)]
+
+    with tf.init_scope():
+        function = tf.function(add, autograph=False)
+        return function.get_concrete_function(*[tf.TensorSpec((), t) for t in 2 * dtypes])
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,7 +320,9 @@ def bincount(codes: Any, bins: int) -> Any:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.math.bincount(codes, minlength=bins, maxlength=bins)
+        # What tf.math.bincount calls, without looking for the largest code first.
+        none = tf.zeros((0,), tf.int32)
+        return tf.raw_ops.DenseBincount(input=codes, size=bins, weights=none)
     if backend == "jax":
         import jax.numpy as jnp
 

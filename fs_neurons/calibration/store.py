@@ -70,7 +70,8 @@ class Store:
         self._last_read = _last_read(graph)
         self._room = _room(graph, memory)
         largest = max(map(_bytes, graph.values))
-        self._waiting = batches(inputs, min(MOST_IMAGES, max(1, BATCH_BYTES // largest)))
+        most = min(MOST_IMAGES, max(1, BATCH_BYTES // largest))
+        self._waiting = batches(inputs, _batch_size(len(inputs[0]), most))
         self._sizes: list[int] = []
 
     @property
@@ -107,6 +108,12 @@ class Store:
             self.spiking.run(batch, self._graph.calls[place])
             for lane in (self.analog, self.spiking):
                 lane.drop(batch, self._last_read[place])
+
+
+def _batch_size(images: int, most: int) -> int:
+    """At most so many; all batches of one size, if it isn't much smaller: kernels are compiled for each size."""
+    sizes = (size for size in range(most, most // 2, -1) if images % size == 0)
+    return next(sizes, most)
 
 
 def _last_read(graph: Graph) -> list[list[Value]]:

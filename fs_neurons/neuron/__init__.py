@@ -4,11 +4,11 @@
 """
 
 from fs_neurons.neuron.equations import Form, response_and_count, spike_train
+from fs_neurons.neuron.fused import equal_parts, in_parts, run_fused
 from fs_neurons.neuron.kernels import (
     response,
     response_and_soft_spikes,
     response_and_spikes,
-    run_fused,
     spike_count,
     surrogate_derivative,
 )
@@ -28,6 +28,8 @@ __all__ = [
     "Form",
     "NeuronParameters",
     "Rows",
+    "equal_parts",
+    "in_parts",
     "register",
     "relu_parameters",
     "response",

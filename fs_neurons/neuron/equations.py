@@ -42,10 +42,10 @@ def rows_for(x: Any, parameters: NeuronParameters) -> Rows:
 
 def steps(v: Any, rows: Rows) -> Iterator[tuple[Any, Any]]:
     """Whether z(t) = 1, and potentials v(t), t = 1, ..., K: equations (1) and (2)."""
-    for t in range(rows.K):
-        z = v >= rows.T[t]
+    for T, h in zip(ops.unstack(rows.T), ops.unstack(rows.h), strict=True):
+        z = v >= T
         yield z, v
-        v = ops.where(z, v - rows.h[t], v)  # v - h z, a tenth faster as a selection
+        v = ops.where(z, v - h, v)  # v - h z, a tenth faster as a selection
 
 
 def spike_train(x: Any, parameters: NeuronParameters) -> Any:
@@ -65,8 +65,8 @@ def spike_train(x: Any, parameters: NeuronParameters) -> Any:
 
 def loop_response(x: Any, rows: Rows) -> Any:
     y = ops.zeros_like(x)
-    for t, (z, _) in enumerate(steps(x, rows)):
-        y = ops.where(z, y + rows.d[t], y)
+    for (z, _), d in zip(steps(x, rows), ops.unstack(rows.d), strict=True):
+        y = ops.where(z, y + d, y)
     return nan_to_nan(x, y)
 
 
@@ -80,8 +80,7 @@ def loop_count(x: Any, rows: Rows) -> Any:
 def loop_derivative(x: Any, rows: Rows) -> Any:
     dv = ops.ones_like(x)
     dy = ops.zeros_like(x)
-    for t, (_, v) in enumerate(steps(x, rows)):
-        T, h, d = rows.T[t], rows.h[t], rows.d[t]
+    for (_, v), T, h, d in zip(steps(x, rows), *map(ops.unstack, rows), strict=True):
         width = ops.where(h != 0, ops.abs(h), ops.where(d != 0, ops.abs(d), np.float32(1)))
         dz = ops.maximum(0.0, 1.0 - ops.abs(v - T) / width) / width * dv
         dy = dy + d * dz

@@ -3,9 +3,7 @@
 y = response(x, parameters)        # sum of d(t) z(t), equation (3)
 n = spike_count(x, parameters)     # spikes per neuron
 
-T, h and d are arguments of the kernels, one row per step and one column per channel: all sets of equal K share
-a kernel, so that compiled code does not grow with the number of sets. Kernels take the gate inputs as
-(images, before, channels, behind), axes that are not needed having length 1.
+What is compiled, and how often: see `fused`.
 """
 
 from __future__ import annotations
@@ -18,20 +16,24 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from fs_neurons.backend import element_wise, fuse, kernels_left_out
+from fs_neurons.backend import (
+    element_wise,
+    in_one_loop,
+    kernels_left_out,
+)
 from fs_neurons.neuron.equations import (
     Form,
-    fastest_form,
     float32,
     loop_derivative,
     loop_response,
     rows_for,
 )
+from fs_neurons.neuron.fused import equal_parts, in_parts, is_small, run_fused
 from fs_neurons.neuron.lookup import Code, Lookup, joined, lookup_of
 from fs_neurons.neuron.parameters import ChannelParameters, FSParameters, NeuronParameters, Rows
 
-# One for each function, form and K in use.
-MOST_KERNELS = 64
+# Spikes of so many neurons are summed in the kernel: those of up to 31 steps then fit into a byte.
+MOST_PARTS = 8
 
 
 def response(
@@ -99,8 +101,15 @@ def response_and_spikes(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]
         ValueError: x has another number of channels than `parameters`.
     """
     x = float32(x)
-    y, spikes = run_fused(_response_and_spikes, ops.stop_gradient(x), parameters, per_image=True)
-    return _with_surrogate(x, y, parameters), spikes
+    values = ops.stop_gradient(x)
+    if isinstance(parameters, FSParameters) and is_small(x.shape):
+        y, count = run_fused(_response_and_count, values, parameters)
+        images, *size = ops.shape(x)
+        spikes = ops.reshape(count, (images, math.prod(size)))
+    else:
+        function = _response_and_spikes(equal_parts(x.shape, MOST_PARTS))
+        y, spikes = run_fused(function, values, parameters, per_image=True)
+    return _with_surrogate(x, y, parameters), ops.sum(ops.cast(spikes, "int32"), axis=1)
 
 
 def response_and_soft_spikes(x: Any, parameters: NeuronParameters) -> tuple[Any, Any]:
@@ -147,81 +156,6 @@ def surrogate_derivative(x: Any, parameters: NeuronParameters) -> Any:
 # --- what is compiled -----------------------------------------------------------------------------
 
 
-def run_fused(
-    function: Callable[..., Any],
-    x: Any,
-    parameters: NeuronParameters,
-    *others: Any,
-    axis: int | None = None,
-    per_image: bool = False,
-) -> Any:
-    """Runs `function(form, x, rows, *others)` as one compiled kernel, made once per form and K.
-
-    Args:
-        function: of a `Form`, gate inputs (images, before, channels, behind), their `Rows` and `others`;
-            a function of a module, as kernels are kept by its identity.
-        x: float32 gate inputs, any shape.
-        parameters: T, h, d.
-        others: float32 tensors.
-        axis: of the channels, where `parameters` are the same for all but `others` are not.
-        per_image: whether the first axis of x is that of the images; else all of them are one.
-
-    Returns:
-        What `function` gives; tensors of rank 4 get the shape of x.
-
-    Raises:
-        ValueError: x has another number of channels than `parameters`.
-    """
-    shape = ops.shape(x)
-    kernel = _kernel(
-        function, fastest_form(parameters), parameters.K, tuple(len(o.shape) for o in others)
-    )
-    if isinstance(parameters, ChannelParameters):
-        axis = parameters.axis
-        _check_channels(x.shape, parameters)
-    # (K, channels), or (K, 1) where all channels have the same set.
-    rows = (
-        ops.convert_to_tensor(np.reshape(values, (parameters.K, -1)))
-        for values in (parameters.T, parameters.h, parameters.d)
-    )
-    results = kernel(ops.reshape(x, _blocks(shape, axis, per_image)), *rows, *others)
-    if isinstance(results, tuple):
-        return tuple(ops.reshape(r, shape) if len(r.shape) == 4 else r for r in results)
-    return ops.reshape(results, shape)
-
-
-@functools.lru_cache(maxsize=MOST_KERNELS)
-def _kernel(
-    function: Callable[..., Any], form: Form, K: int, ranks: tuple[int, ...]
-) -> Callable[..., Any]:
-    def on_rows(x: Any, T: Any, h: Any, d: Any, *others: Any) -> Any:
-        return function(form, x, Rows(T[:, :, None], h[:, :, None], d[:, :, None]), *others)
-
-    return fuse(on_rows, [(None,) * 4, *[(K, None)] * 3, *((None,) * rank for rank in ranks)])
-
-
-def _blocks(shape: Any, axis: int | None, per_image: bool) -> tuple[Any, ...]:
-    """(images, before, channels, behind) of gate inputs."""
-    first = int(per_image)
-    if axis is None:
-        return math.prod(shape[:first]), 1, 1, math.prod(shape[first:])
-    axis %= len(shape)
-    if axis < first:
-        raise ValueError(f"axis {axis} of gate inputs of shape {shape} is that of the images")
-    before, behind = shape[first:axis], shape[axis + 1 :]
-    return math.prod(shape[:first]), math.prod(before), shape[axis], math.prod(behind)
-
-
-def _check_channels(shape: Any, parameters: ChannelParameters) -> None:
-    rank = len(shape)
-    channels = shape[parameters.axis] if -rank <= parameters.axis < rank else "missing"
-    if channels not in (None, parameters.channels):
-        raise ValueError(
-            f"FS parameters {parameters.name!r} are for {parameters.channels} channels on axis"
-            f" {parameters.axis}; the shape of the gate inputs is {tuple(shape)}"
-        )
-
-
 def _scale_axis(parameters: NeuronParameters, axis: int | None, rank: int) -> int:
     if not isinstance(parameters, ChannelParameters):
         return -1 if axis is None else axis
@@ -242,11 +176,19 @@ def _count(form: Form, x: Any, rows: Rows) -> Any:
 
 
 def _response_and_count(form: Form, x: Any, rows: Rows) -> tuple[Any, Any]:
-    return form.response(x, rows), ops.cast(form.count(x, rows), "float32")
+    return in_one_loop(form.response(x, rows), ops.cast(form.count(x, rows), "float32"))
 
 
-def _response_and_spikes(form: Form, x: Any, rows: Rows) -> tuple[Any, Any]:
-    return form.response(x, rows), ops.sum(form.count(x, rows), axis=(1, 2, 3))
+@functools.lru_cache(maxsize=MOST_PARTS)
+def _response_and_spikes(parts: int) -> Callable[..., tuple[Any, Any]]:
+    """The response, and the spikes of an image (images, neurons / parts), summed over so many parts of it."""
+
+    def function(form: Form, x: Any, rows: Rows) -> tuple[Any, Any]:
+        dtype = "uint8" if rows.K * parts < 2**8 else "int32"
+        y, count = in_one_loop(form.response(x, rows), ops.cast(form.count(x, rows), dtype))
+        return y, functools.reduce(ops.add, in_parts(count, parts))
+
+    return function
 
 
 def _derivative(form: Form, x: Any, rows: Rows) -> Any:

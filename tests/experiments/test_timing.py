@@ -80,7 +80,7 @@ def small(monkeypatch):
     monkeypatch.setattr(timing, "in_a_process", lambda function, *arguments: function(*arguments))
     for name, value in {
         "FIT_EFFORT": 1_000, "CALIBRATION_IMAGES": 16, "SIMULATED_IMAGES": 2, "PROFILED_BATCH": 2,
-        "PROFILED_BATCHES": 4, "FIRST_BATCHES": (2, 1),
+        "PROFILED_BATCHES": 4, "FIRST_CALLS": {"resnet20": ((2, 1), 1)},
     }.items():  # fmt: skip
         monkeypatch.setattr(benchmark, name, value)
 
@@ -120,12 +120,11 @@ def test_first_calls_are_those_of_each_size_of_a_batch(monkeypatch, capsys):
     monkeypatch.setattr(
         timing, "in_a_process", lambda function, name, convert: next(calls[convert])
     )
-    content = benchmark.time_first_calls(rounds=2)
-    first, other = content["first_call_seconds"].values()
+    found, peaks = benchmark.time_first_calls("efficientnet-b0", rounds=2)
+    assert list(found) == ["batch of 8", "then a batch of 5"]
+    first, other = found.values()
     assert first[benchmark.FOLDED]["ratio"] == 1.5 and other[benchmark.FOLDED]["ratio"] == 1.0
-    assert (
-        list(content["peak_bytes"].values()) == [20] and "1.50 x Keras" in capsys.readouterr().out
-    )
+    assert list(peaks.values()) == [20, None] and "1.50 x Keras" in capsys.readouterr().out
 
 
 def test_the_first_call_is_measured_for_each_size_of_a_batch(small):
