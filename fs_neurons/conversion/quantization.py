@@ -171,7 +171,7 @@ class _Quantizer:
         behind = kind in (kinds.ACTIVATION, kinds.RESHAPING, kinds.IDENTITY)
         if behind and not set(call.inputs) & set(self.network.inputs):
             return Numbers(self._clone(op)(x.tensor))
-        if kind.weighted or kind is kinds.NEURONS:
+        if kind.weighted or kind in (kinds.NEURONS, kinds.AFFINE):
             raise ConversionError(
                 f"{call.name!r} takes an input as numbers: convert(model, input_bits=8, input_range=...)"
             )
@@ -221,8 +221,13 @@ class _Quantizer:
         neurons = integer_neurons(op, unit, self.largest_parameter)
         # Where v is reset by h below zero or above, it may leave the range in which it arrived.
         resets = 0 if neurons.is_binary else np.abs(neurons.h).sum(axis=0)
-        self._check(call, np.abs(neurons.T), np.abs(neurons.h))
-        self._check(call, resets + np.maximum(np.abs(x.low), np.abs(x.high)))
+        reach = resets + np.maximum(np.abs(x.low), np.abs(x.high))
+        if (
+            not neurons.is_binary
+        ):  # thresholds may be out of reach, so that no spike or each one comes
+            T = np.clip(neurons.T, -reach - 1, reach + 1)
+            neurons = dataclasses.replace(neurons, T=T)
+        self._check(call, neurons.T, neurons.h, reach)
         layer = FSActivation(
             neurons.parameters(), op.activation_name, name=self._name(op.name), dtype="float32",
             passes_mask=op.passes_mask,
