@@ -10,7 +10,7 @@ A new kind of layer is one entry of `_FOLLOW`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -307,7 +307,7 @@ def _pairs(rows: np.ndarray, columns: np.ndarray, n: int, m: int) -> Any:
     return scipy.sparse.csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(n, m))
 
 
-_FOLLOW: dict[Kind, Any] = {
+_FOLLOW: dict[Kind, Callable[[Reached, Call, Value, Value], Reached | None]] = {
     kinds.DENSE: _dense,
     kinds.CONVOLUTION: _convolution,
     kinds.TRANSPOSED: _convolution,

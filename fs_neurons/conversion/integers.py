@@ -107,7 +107,8 @@ def integer_weights(
         return np.ravel(function(values, axis=axes))
 
     def rounded(scale: np.ndarray) -> np.ndarray:
-        return np.clip(np.rint(real / over_outputs(layer, scale)), -largest, largest)
+        whole = np.rint(real / over_outputs(layer, scale))
+        return np.asarray(np.clip(whole, -largest, largest))
 
     widest = by_output(np.abs(real), np.max) / largest
     errors = []
@@ -135,7 +136,8 @@ def _commensurable(scale: np.ndarray, other: np.ndarray | None) -> np.ndarray:
     if other is None:
         return scale
     ratio = np.broadcast_to(other, scale.shape) / scale
-    return other / np.where(ratio >= 1, np.floor(ratio), 1 / np.ceil(1 / ratio))
+    parts = np.where(ratio >= 1, np.floor(ratio), 1 / np.ceil(1 / ratio))
+    return np.asarray(other / parts)
 
 
 def common_unit(units: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -44,11 +44,12 @@ from fs_neurons.network.coding import Coding
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.geometry import data_axis
 from fs_neurons.network.graph import Call, Graph, Value, trace_spiking
-from fs_neurons.network.keras_internals import input_structure
+from fs_neurons.network.keras_internals import input_structure, parts_of
 from fs_neurons.network.kinds import Kind, applies_activation, kind_of
 
 VERSION = 1
 
+_NORMALIZATIONS = (layers.BatchNormalization, layers.Normalization)
 FAITHFUL, WITH_METADATA = "faithful", "with metadata"
 
 
@@ -79,7 +80,9 @@ def write_nir(model: keras.Model, path: pathlib.Path, images: Any = None) -> Non
             "format 'nir' needs the package nir: pip install fs_neurons[nir]"
         ) from error
 
-    folded, _ = fold(model)
+    # A network in integers has been folded; its Rescaling layers are units, which are to stay apart.
+    normalised = any(isinstance(part, _NORMALIZATIONS) for part in parts_of(model))
+    folded = fold(model)[0] if normalised else model
     writer = _Writer(trace_spiking(folded), input_structure(folded), nir)
     graph = writer.graph(images)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:

@@ -27,18 +27,18 @@ def moved(x: np.ndarray, last: int = 1) -> np.ndarray:
 def dense_kernel(kernel: np.ndarray, call: Call, channels: int) -> np.ndarray:
     """(height, width, inputs, outputs), zero where groups don't meet: NIR's types know no groups."""
     if kind_of(call.op) is kinds.DEPTHWISE:
-        full = np.einsum("hwcm,cd->hwdcm", kernel, np.eye(channels, dtype=kernel.dtype))
+        full: np.ndarray = np.einsum("hwcm,cd->hwdcm", kernel, np.eye(channels, dtype=kernel.dtype))
         return full.reshape(*kernel.shape[:2], channels, -1)
     groups = channels // kernel.shape[2]
     if groups == 1:
         return kernel
     outputs = kernel.shape[3] // groups
-    full = np.zeros((*kernel.shape[:2], channels, kernel.shape[3]), kernel.dtype)
+    result = np.zeros((*kernel.shape[:2], channels, kernel.shape[3]), kernel.dtype)
     for g in range(groups):
         inside = slice(g * kernel.shape[2], (g + 1) * kernel.shape[2])
         part = slice(g * outputs, (g + 1) * outputs)
-        full[:, :, inside, part] = kernel[..., part]
-    return full
+        result[:, :, inside, part] = kernel[..., part]
+    return result
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

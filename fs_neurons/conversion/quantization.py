@@ -171,7 +171,7 @@ class _Quantizer:
         behind = kind in (kinds.ACTIVATION, kinds.RESHAPING, kinds.IDENTITY)
         if behind and not set(call.inputs) & set(self.network.inputs):
             return Numbers(self._clone(op)(x.tensor))
-        if kind.weighted or kind is kinds.NEURONS:
+        if kind.weighted or kind in (kinds.NEURONS, kinds.AFFINE):
             raise ConversionError(
                 f"{call.name!r} takes an input as numbers: convert(model, input_bits=8, input_range=...)"
             )
@@ -219,10 +219,12 @@ class _Quantizer:
             )
         unit = np.broadcast_to(x.unit, channels)
         neurons = integer_neurons(op, unit, self.largest_parameter)
-        # Where v is reset by h below zero or above, it may leave the range in which it arrived.
+        # Resets may lead beyond the range in which a potential arrives.
         resets = 0 if neurons.is_binary else np.abs(neurons.h).sum(axis=0)
-        self._check(call, np.abs(neurons.T), np.abs(neurons.h))
-        self._check(call, resets + np.maximum(np.abs(x.low), np.abs(x.high)))
+        reach = resets + np.maximum(np.abs(x.low), np.abs(x.high))
+        if not neurons.is_binary:  # some thresholds are out of reach
+            neurons = dataclasses.replace(neurons, T=np.clip(neurons.T, -reach - 1, reach + 1))
+        self._check(call, neurons.T, neurons.h, reach)
         layer = FSActivation(
             neurons.parameters(), op.activation_name, name=self._name(op.name), dtype="float32",
             passes_mask=op.passes_mask,
@@ -322,7 +324,7 @@ class _Quantizer:
     def reshaped(self, call: Call, x: Integers) -> Integers | None:
         """Where each entry keeps its channel, or all channels have one unit."""
         before, after = call.inputs[0].shape, call.outputs.shape
-        parts = (x.unit, x.low, x.high)
+        parts: tuple[np.ndarray, ...] = (x.unit, x.low, x.high)
         if after[-1] != before[-1] and any(np.ptp(part) for part in parts):
             if len(after) != 1 or data_axis(call.op) != -1:
                 return None
