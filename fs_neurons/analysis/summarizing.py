@@ -24,8 +24,9 @@ from fs_neurons.data.batches import Batches
 from fs_neurons.network.activations import is_element_wise
 from fs_neurons.network.remaining import RemainingPart, has_set, remaining_parts
 
-# From this loss of accuracy, or this share of images in another class, on there is something to do.
-ACCURACY_LOST, CLASSES_CHANGED = 0.01, 0.02
+# From this loss of accuracy, this share of images in another class, or this error of outputs that are no classes on,
+# there is something to do.
+ACCURACY_LOST, CLASSES_CHANGED, OUTPUTS_CHANGED = 0.01, 0.02, 0.1
 # So few time steps are worth no advice to take fewer.
 FEW_STEPS = 4
 # Names that are listed of parts of a kind.
@@ -153,17 +154,18 @@ def summary(
         accuracies = _accuracies(classes, labels, len(before[0]))
     profile = measured(snn, images, batch_size, verbose=verbose)
     agreement = None if classes is None else float((classes[0] == classes[1]).mean())
+    error = _error(before, after)
     remaining = tuple(remaining_parts(snn))
     return Summary(
         images=len(before[0]),
         ann_accuracy=accuracies[0],
         snn_accuracy=accuracies[1],
         agreement=agreement,
-        output_error=_error(before, after),
+        output_error=error,
         profile=profile,
         report=report,
         remaining=remaining,
-        advice=tuple(_advice(remaining, profile, agreement, accuracies)),
+        advice=tuple(_advice(remaining, profile, _is_worse(accuracies, agreement, error))),
     )
 
 
@@ -226,29 +228,33 @@ def _grouped(parts: Sequence[RemainingPart]) -> Iterator[str]:
 # --- what to do next ----------------------------------------------------------------------------
 
 
-def _advice(
-    remaining: Sequence[RemainingPart],
-    profile: Profile,
-    agreement: float | None,
-    accuracies: Sequence[float | None],
-) -> Iterator[str]:
+def _is_worse(
+    accuracies: Sequence[float | None], agreement: float | None, output_error: float
+) -> bool:
+    """Whether a converted network lost something that is worth a remedy."""
+    ann, snn = accuracies
+    if agreement is None:
+        return output_error > OUTPUTS_CHANGED
+    return 1 - agreement > CLASSES_CHANGED or (
+        ann is not None and snn is not None and ann - snn > ACCURACY_LOST
+    )
+
+
+def _advice(remaining: Sequence[RemainingPart], profile: Profile, is_worse: bool) -> Iterator[str]:
     outside = sites_outside(profile.layers)
     if outside:
         yield (
             f"{len(outside)} sites have more than 1 % of their inputs outside range: convert with"
             f" {', or with '.join(range_advice(outside))}"
         )
-    ann, snn = accuracies
-    lost = ann is not None and snn is not None and ann - snn > ACCURACY_LOST
-    lost |= agreement is not None and 1 - agreement > CLASSES_CHANGED
-    if lost:
+    if is_worse:
         calibrate = "" if outside else "calibrate, convert(model, calibration_data=...); "
         yield (
             f"{calibrate}fs.compare(model, snn, images) says which site costs most;"
             " fs.finetune(snn, images, teacher=model) trains it further"
         )
     yield from _about_remaining(remaining)
-    if outside or lost:
+    if outside or is_worse:
         return
     if profile.K > FEW_STEPS:
         steps = max(profile.K // 2, FEW_STEPS)

@@ -66,6 +66,13 @@ def test_outputs_that_are_no_classes_have_no_agreement():
         fs.summary(network(), fs.convert(network()), IMAGES, LABELS[1:])
 
 
+def test_outputs_that_are_no_classes_are_judged_by_their_error():
+    model = network(outputs=1)
+    result = fs.summary(model, fs.convert(model, relu=fs.relu_parameters(1, 1.0)), IMAGES)
+    assert result.output_error > 0.1
+    assert "as good as before" not in str(result)
+
+
 def test_batches_give_what_arrays_give():
     model = network()
     snn = fs.convert(model)
