@@ -55,10 +55,9 @@ class Candidates:
         """Members of the shipped family at their scales; none where none is shipped for these steps."""
         if self.steps not in family_steps(self.activation):
             return []
-        members = load_family(self.activation, self.steps)
         return [
-            dataclasses.replace(at_scale(self.activation, member, scale), name=f"{member.name}")
-            for scale, member in members.items()
+            at_scale(self.activation, member, scale)
+            for scale, member in load_family(self.activation, self.steps)
         ]
 
     @functools.cached_property

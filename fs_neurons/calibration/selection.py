@@ -32,6 +32,9 @@ RELU_STEPS = 8
 # What a spike costs where nothing is said: so much that it hardly shows in the outputs of networks. The error
 # of ReLU at 8 steps is so small that fewer spikes are worth more.
 RELU_PENALTY, FAMILY_PENALTY = 2e-3, 1e-4
+# Of the square of a channel's mean error, on top of its part in the squared error: it is the same everywhere, and
+# does not average out.
+BIAS_WEIGHT = 4.0
 # Candidates for alpha: so many per factor of two, between these multiples of the site's standard deviation.
 ALPHAS_PER_OCTAVE, LOWEST_ALPHA, HIGHEST_ALPHA = 4, 2.0**-4, 2.0**6
 
@@ -88,7 +91,7 @@ def choose(
         return None
     members, responses = _family(site.activation, steps or family_steps(site.activation)[-1])
     expected = responses.expected(statistics)
-    index = _cheapest(expected, FAMILY_PENALTY if spike_penalty is None else spike_penalty)
+    index = _cheapest(statistics, expected, FAMILY_PENALTY if spike_penalty is None else spike_penalty)
     used, index_of_used = np.unique(index, return_inverse=True)
     parameters: NeuronParameters = members[used[0]]
     if len(used) > 1:
@@ -129,7 +132,7 @@ def _chosen_ranges(
     unit = 2.0 ** round(np.log2(spread)) if max_value is None and spread > 0 else 1.0
     alphas, responses = _ranges(steps, max_value)
     expected = responses.expected(statistics, unit)
-    index = _cheapest(expected, spike_penalty)
+    index = _cheapest(statistics, expected, spike_penalty)
     scale = (unit * alphas[index]).astype(np.float32)
     summary = _summary(expected, index)
     if len(scale) == 1:  # for channels of any number
@@ -139,10 +142,11 @@ def _chosen_ranges(
     return Selection(unit_set, scale, statistics.axis, *summary)
 
 
-def _cheapest(expected: Expected, spike_penalty: float) -> np.ndarray:
+def _cheapest(statistics: SiteStatistics, expected: Expected, spike_penalty: float) -> np.ndarray:
     """Number of the set for each channel."""
-    price = spike_penalty * expected.variance.mean()
-    return np.asarray(np.argmin(expected.error + price * expected.spikes, axis=1))
+    error = expected.error + BIAS_WEIGHT * np.square(expected.bias)
+    error *= statistics.importance[:, None]
+    return np.argmin(error + spike_penalty * statistics.share * expected.spikes, axis=1)
 
 
 def _summary(expected: Expected, index: np.ndarray) -> tuple[float, float, float]:
@@ -156,14 +160,14 @@ def _summary(expected: Expected, index: np.ndarray) -> tuple[float, float, float
 
 
 def _of_channels(of: np.ndarray, index: np.ndarray) -> np.ndarray:
-    return np.asarray(of[np.arange(len(index)), index])
+    return of[np.arange(len(index)), index]
 
 
 @functools.lru_cache(maxsize=32)
 def _family(activation: str, steps: int) -> tuple[list[FSParameters], Responses]:
     members = [
         at_scale(activation, member, scale)
-        for scale, member in load_family(activation, steps).items()
+        for scale, member in load_family(activation, steps)
     ]
     return members, Responses.of(keras.activations.get(activation), members)
 
