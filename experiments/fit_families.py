@@ -182,11 +182,12 @@ def fit_member(
     f = scaled_function(family.activation, scale)
     chosen = {key: arguments[key] for key in ("effort", "seed", "spike_penalty")}
     variance = shape.deviation**2
+    fine = "_fine" if arguments["spike_penalty"] < max(family.spike_penalties[shape][scale]) else ""
     fitted = fitting.fit(
         f, family.K, shape.domain, weight=functools.partial(_weight, shape=shape),
         input_distribution=(shape.mean, variance), guard=True, time_budget=np.inf,
         verbose=runner.showing(), **chosen,
-        name=f"{family.activation}_k{family.K}_scale{scale:g}{shape.name}",
+        name=f"{family.activation}_k{family.K}_scale{scale:g}{shape.name}{fine}",
     )  # fmt: skip
     return dataclasses.replace(
         fitted, errors=_measured(fitted, f, shape.domain, shape.mean, variance)

@@ -20,29 +20,26 @@ from fs_neurons.neuron import FSParameters
 
 Tails = Sequence[tuple[float, float]]
 
-# Shares of the wider Gaussians, and their standard deviations over the predicted one; measured on EfficientNet-B0
-# behind batch normalization. More where statistics went through weights without a normalization behind them,
-# which adds an error of their own.
-TAILS: Tails = ((0.1, 2.5), (0.002, 7.0))
-UNCERTAIN_TAILS: Tails = ((0.3, 3.0), (0.005, 8.0))
+# Shares of the wider Gaussians, and their standard deviations over the predicted one: as measured on EfficientNet-B0
+# behind batch normalization, and as suits ResNets behind sums, whose branches are not independent. More where
+# statistics went through weights without a normalization behind them, which adds an error of their own.
+TAILS: dict[str, Tails] = {
+    NORMALIZED: ((0.1, 2.5), (0.0001, 7.0)),
+    PROPAGATED: ((0.2, 3.0), (0.002, 7.0)),
+}
+UNCERTAIN_TAILS: Tails = ((0.3, 3.0),)
 # Cells of gate inputs: this fine near 0, in proportion further out, and so far. What a response does is averaged
 # over so many places in each.
 FINEST, GROWTH, FARTHEST = 0.02, 0.02, 4096.0
 PLACES_PER_CELL = 16
-MOST_ENTRIES = 4_000_000
 
 
-def _edges() -> np.ndarray:
-    near = np.arange(0.0, 1.0, FINEST)
-    far = np.exp(np.arange(0.0, np.log(FARTHEST), GROWTH))
-    half = np.concatenate([near, far])
-    return np.concatenate([-half[:0:-1], half])
-
-
-_EDGES = _edges()
-WIDTHS = np.diff(_EDGES)
-CENTRES = _EDGES[:-1] + WIDTHS / 2
-PLACES = _EDGES[:-1, None] + WIDTHS[:, None] * (np.arange(PLACES_PER_CELL) + 0.5) / PLACES_PER_CELL
+_NEAR = np.arange(0.0, 1.0, FINEST)
+_HALF = np.concatenate([_NEAR, np.exp(np.arange(0.0, np.log(FARTHEST), GROWTH))])
+EDGES = np.concatenate([-_HALF[:0:-1], _HALF])
+WIDTHS = np.diff(EDGES)
+CENTRES = EDGES[:-1] + WIDTHS / 2
+PLACES = EDGES[:-1, None] + WIDTHS[:, None] * (np.arange(PLACES_PER_CELL) + 0.5) / PLACES_PER_CELL
 
 
 class Expected(NamedTuple):
@@ -61,6 +58,10 @@ class Expected(NamedTuple):
     bias: np.ndarray
     spikes: np.ndarray
     outside: np.ndarray
+
+    def of_sets(self, kept: Sequence[int]) -> Expected:
+        """Of some of the sets."""
+        return Expected(self.variance, *(of[:, kept] for of in self[1:]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,28 +104,35 @@ class Responses:
         columns = (np.stack(rows, axis=1) for rows in (error, bias, spikes, outside))
         return cls(exact.mean(axis=1), np.square(exact).mean(axis=1), *columns)
 
-    def expected(self, statistics: SiteStatistics, unit: float = 1.0) -> Expected:
-        """Over the gate inputs of a site, which are in multiples of `unit`.
+    def expected(self, probabilities: np.ndarray) -> Expected:
+        """Over gate inputs.
 
         Args:
-            statistics: known ones.
-            unit: what 1 stands for here.
+            probabilities: (channels, cells), see `predicted` and `observed`.
         """
-        certain = statistics.source in (NORMALIZED, PROPAGATED)
-        parts = []
-        rows = max(1, MOST_ENTRIES // len(CENTRES))
-        for first in range(0, len(statistics.mean), rows):
-            channels = slice(first, first + rows)
-            weights = mixture(
-                statistics.mean[channels] / unit,
-                statistics.deviation[channels] / unit,
-                TAILS if certain else UNCERTAIN_TAILS,
-            )
-            mean = weights @ self.exact
-            variance = np.maximum(weights @ self.square - mean**2, 0.0)
-            of_sets = (self.error, self.bias, self.spikes, self.outside)
-            parts.append((variance, *(weights @ of for of in of_sets)))
-        return Expected(*map(np.concatenate, zip(*parts, strict=True)))
+        mean = probabilities @ self.exact
+        variance = np.maximum(probabilities @ self.square - mean**2, 0.0)
+        of_sets = (self.error, self.bias, self.spikes, self.outside)
+        return Expected(variance, *(probabilities @ of for of in of_sets))
+
+
+def predicted(statistics: SiteStatistics, unit: float = 1.0) -> np.ndarray:
+    """Probabilities (channels, cells) of a site's gate inputs in multiples of `unit`, from what is known of them."""
+    tails = TAILS.get(statistics.source, UNCERTAIN_TAILS)
+    return mixture(statistics.mean / unit, statistics.deviation / unit, tails)
+
+
+def observed(x: np.ndarray) -> np.ndarray:
+    """Probabilities (channels, cells) of gate inputs (samples, channels)."""
+    size = np.abs(x)
+    far = len(_NEAR) + np.log(np.maximum(size, 1.0)) / np.float32(GROWTH)
+    place = np.where(size < 1, size / np.float32(FINEST), far).astype(np.int32)
+    place = np.minimum(place, len(_HALF) - 2)
+    middle, cells = len(_HALF) - 1, len(CENTRES)
+    place = np.where(x >= 0, middle + place, middle - 1 - place)
+    place += np.arange(x.shape[1], dtype=np.int32) * cells
+    counts = np.bincount(place.ravel(), minlength=x.shape[1] * cells)
+    return counts.reshape(-1, cells) / len(x)
 
 
 def mixture(mean: np.ndarray, deviation: np.ndarray, tails: Tails) -> np.ndarray:

@@ -31,7 +31,7 @@ class ReportRow:
             into" for Lambda layers and others with a call() of their own, which may apply activations.
         shape: of one image; None where nothing was converted.
         neurons: of one image; None if a size is unknown.
-        reason: why an activation was kept, if that is known.
+        reason: why an activation was kept, if that is known; or a note on the choice of the parameters.
     """
 
     site: str
@@ -116,7 +116,7 @@ def conversion_report(model: keras.Model) -> ConversionReport:
         # An FS layer inside of a layer with a call() of its own is not in the graph.
         name = names[id(layer)].popleft() if names[id(layer)] else layer.name
         activation = layer.activation_name or "?"
-        rows.append(ReportRow(name, activation, layer.parameters.name, shape, neurons))
+        rows.append(ReportRow(name, activation, layer.parameters.name, shape, neurons, layer.note))
     for site in find_sites(model):
         # Short reasons only: why it can't be converted is said by `convert`.
         reason = "output" if site.is_output else ""

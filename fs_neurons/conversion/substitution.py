@@ -26,7 +26,12 @@ from fs_neurons.calibration import Settings, calibrate
 from fs_neurons.calibration.selection import Selection
 from fs_neurons.conversion.choosing import Sets, fitted, kept_sites, listing, refusal
 from fs_neurons.conversion.folding import fold
-from fs_neurons.conversion.without_data import select, statistics_of, warn_of_outside
+from fs_neurons.conversion.without_data import (
+    note_on,
+    select,
+    statistics_of,
+    warn_of_outside,
+)
 from fs_neurons.layers import FSActivation, fs_layer
 from fs_neurons.network.activations import base_name
 from fs_neurons.network.errors import ConversionError
@@ -84,7 +89,7 @@ def convert(
             0.01 to 0.1 save spikes at little cost.
         target_spikes: spikes per neuron that calibration is to reach, by the least such penalty.
         correction: how calibration makes up for errors, one of `calibration.CORRECTIONS`; when missing,
-            "joint" with up to four steps, or eight with a price on spikes, else "weights".
+            "joint" with up to three steps, or eight with a price on spikes, else "weights".
         verbose: whether calibration shows a progress bar.
         activations: parameter sets by activation name, relu=..., swish=..., gelu=..., each FSParameters,
             the name of a set or a path; instead of the registered ones. The set for relu also gives
@@ -141,9 +146,11 @@ def convert(
         return calibrate(model, parameters_of, calibration_data, calibrated, verbose)
 
     selected: dict[Site, Selection] = {}
+    notes: dict[Site, str] = {}
     if quality != "paper":
         free = {site: x for site, x in parameters_of.items() if not sets.is_given(site)}
         selected = select(statistics, free, quality, steps)
+        notes = {site: note_on(site, statistics, selected) for site in free}
     chosen = parameters_of | {site: selected[site].parameters for site in selected}
     _check_steps(chosen, steps)
     scales: list[tuple[FSActivation, np.ndarray]] = []
@@ -155,7 +162,8 @@ def convert(
         per_channel = selection is not None and selection.scale is not None
         layer = fs_layer(
             chosen[site], site.activation, per_channel=per_channel,
-            axis=selection.axis if selection else -1, name=name, dtype=dtype,
+            axis=selection.axis if selection else -1, note=notes.get(site, ""), name=name,
+            dtype=dtype,
         )  # fmt: skip
         if selection is not None and selection.scale is not None:
             scales.append((layer, selection.scale))
