@@ -26,10 +26,24 @@ from fs_neurons.neuron import FSParameters
 from fs_neurons.neuron.families import BOUNDED, FOLDER, FORMAT
 from fs_neurons.neuron.sets import to_dict
 
-# Weight of gate inputs u: mostly a Gaussian, as they occur, and the rest spread over the domain.
-WEIGHT_DEVIATION, FLOOR = 2.5, 0.25
-SPIKES_UNDER = (-0.1, 4.0)  # mean, variance
-MEASURED_UNDER = ((0.0, 4.0), (0.0, 9.0))
+# Share of the weight of gate inputs that is spread over the domain; the rest is the Gaussian of a shape.
+FLOOR = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Which gate inputs members are for, in units of their scale.
+
+    Attributes:
+        name: at the end of the names of members.
+        domain: that they cover.
+        mean, deviation: of the gate inputs within it.
+    """
+
+    name: str
+    domain: tuple[float, float]
+    mean: float
+    deviation: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,34 +52,73 @@ class Family:
 
     Attributes:
         activation, K: as in the file's name.
-        domain: of u.
-        spike_penalties: by scale, a power of two.
+        spike_penalties: of each member, by its shape and scale, a power of two.
     """
 
     activation: str
     K: int
-    domain: tuple[float, float]
-    spike_penalties: dict[float, float]
+    spike_penalties: dict[Shape, dict[float, tuple[float, ...]]]
 
+    @property
+    def members(self) -> list[tuple[float, Shape, float]]:
+        """Scale, shape and penalty of each, by ascending scale."""
+        return sorted(
+            (
+                (scale, shape, penalty)
+                for shape, by_scale in self.spike_penalties.items()
+                for scale, penalties in by_scale.items()
+                for penalty in penalties
+            ),
+            key=lambda member: member[0],
+        )
+
+
+WIDE = Shape("", (-8.0, 12.0), 0.0, 2.5)
+# Of channels that are mostly negative, or mostly positive.
+LOW, HIGH = Shape("_low", (-8.0, 4.0), -3.0, 2.0), Shape("_high", (-2.0, 12.0), 5.0, 2.5)
+SYMMETRIC = Shape("", (-8.0, 8.0), 0.0, 2.5)
 
 # Small scales have large errors and take many spikes, large ones (nearly ReLU) the opposite.
-_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-_K16 = (2.4e-3, 2.4e-3, 5e-4, 3e-4, 1.6e-4, 6e-5, 6e-5, 6e-5)
-_K12 = (3.2e-3, 2.4e-3, 1e-3, 6e-4, 3.2e-4, 1.2e-4, 1.2e-4, 1.2e-4)
-_K8 = (8e-3, 6e-3, 2.5e-3, 1.5e-3, 8e-4, 3e-4, 3e-4, 3e-4)
-_WIDE, _SYMMETRIC = (-8.0, 12.0), (-8.0, 8.0)
+SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+OF_WIDE = (2.4e-3, 2.4e-3, 5e-4, 3e-4, 1.6e-4, 6e-5, 6e-5, 6e-5)
+OF_LOW = (1e-3, 6e-4, 3e-4, 8e-5, 4e-5)
+OF_HIGH = (1e-3, 1e-3, 5e-4, 3e-4, 1.6e-4)
+OF_GELU = (3.2e-3, 2.4e-3, 1e-3, 6e-4, 3.2e-4, 1.2e-4, 1.2e-4, 1.2e-4)
+
+
+def _silu(K: int, factor: float) -> Family:
+    """Members with few spikes, and with more spikes and smaller errors."""
+
+    def by_scale(penalties: tuple[float, ...]) -> dict[float, tuple[float, ...]]:
+        return {
+            scale: (factor * penalty, factor * penalty / 8)
+            for scale, penalty in zip(SCALES, penalties, strict=False)
+        }
+
+    shapes = {WIDE: by_scale(OF_WIDE), LOW: by_scale(OF_LOW), HIGH: by_scale(OF_HIGH)}
+    return Family("silu", K, shapes)
+
+
 FAMILIES = {
     f"{family.activation}_k{family.K}": family
     for family in (
-        Family("silu", 16, _WIDE, dict(zip(_SCALES, _K16, strict=True))),
-        Family("silu", 12, _WIDE, dict(zip(_SCALES, _K12, strict=True))),
-        Family("silu", 8, _WIDE, dict(zip(_SCALES, _K8, strict=True))),
-        Family("gelu", 12, _WIDE, dict(zip(_SCALES, _K12, strict=True))),
-        # A guarded sigmoid serves every wider range: it saturates.
-        Family("sigmoid", 12, _SYMMETRIC, {0.25: 8e-5, 0.5: 6e-5, 1.0: 2.5e-5}),
-        Family("sigmoid", 8, _SYMMETRIC, {0.25: 2e-4, 0.5: 1.5e-4, 1.0: 6.25e-5}),
+        _silu(16, 1.0),
+        _silu(12, 2.0),
+        _silu(8, 5.0),
+        Family(
+            "gelu", 12, {WIDE: {s: (p,) for s, p in zip(SCALES, OF_GELU, strict=True)}}
+        ),
+        # A guarded sigmoid serves every wider range: it saturates. Gates are few, so that spikes hardly count.
+        Family("sigmoid", 16, {SYMMETRIC: dict.fromkeys((0.25, 0.5, 1.0), (1e-6,))}),
+        Family(
+            "sigmoid", 12, {SYMMETRIC: {0.25: (8e-5, 4e-6), 0.5: (6e-5, 4e-6), 1.0: (2.5e-5, 4e-6)}}
+        ),
+        Family(
+            "sigmoid", 8,
+            {SYMMETRIC: {0.25: (2e-4, 1e-5), 0.5: (1.5e-4, 1e-5), 1.0: (6.25e-5, 1e-5)}},
+        ),
     )
-}
+}  # fmt: skip
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_list("families", list(FAMILIES), "Which to fit.", flag_values=FLAGS)
@@ -88,45 +141,57 @@ def main() -> None:
 
 def fit_family(family: Family, path: pathlib.Path, effort: int, seed: int, refit: bool) -> None:
     """Fits all members, and writes the file after each."""
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "activation": family.activation,
-        "K": family.K,
-        "domain": list(family.domain),
-        "scales_output": family.activation not in BOUNDED,
-        "members": [],
-    }
-    before = {}
+    before = []
     if path.is_file() and not refit:
-        before = {row["scale"]: row for row in json.loads(path.read_text())["members"]}
-    for scale, penalty in family.spike_penalties.items():
-        row = before.get(scale)
-        arguments = {"effort": effort, "seed": seed, "spike_penalty": penalty}
-        if row is None or row.get("fit") != arguments:
-            fitted = fit_member(family, scale, arguments)
+        before = json.loads(path.read_text())["members"]
+    rows: list[dict[str, Any]] = []
+    for scale, shape, penalty in family.members:
+        arguments = {
+            "effort": effort, "seed": seed, "spike_penalty": penalty, "domain": list(shape.domain),
+            "weight": [shape.mean, shape.deviation],
+        }  # fmt: skip
+        row = next((r for r in before if (r["scale"], r["fit"]) == (scale, arguments)), None)
+        if row is None:
+            fitted = fit_member(family, scale, shape, arguments)
             row = {"scale": scale, "fit": arguments, "set": to_dict(fitted)}
             figures = ", ".join(f"{key}: {value:.3g}" for key, value in fitted.errors.items())
             print(f"{fitted.name}: {figures}; {fitted.out_of_range}", flush=True)
-        content["members"].append(row)
-        kept = [row for key, row in before.items() if key > scale]
-        with write_atomically(path) as file:
-            json.dump(
-                {**content, "members": content["members"] + kept}, file, indent=1, allow_nan=False
-            )
-            file.write("\n")
+        rows.append(row)
+        others = [r for r in before if r["fit"] not in [mine["fit"] for mine in rows]]
+        _write(path, family, sorted([*rows, *others], key=lambda r: r["scale"]))
+    _write(path, family, rows)
 
 
-def fit_member(family: Family, scale: float, arguments: dict[str, Any]) -> FSParameters:
-    """Fits f_s, and measures it over the domain and under Gaussian gate inputs."""
-    low, high = family.domain
+def _write(path: pathlib.Path, family: Family, rows: list[dict[str, Any]]) -> None:
+    content = {
+        "format": FORMAT,
+        "activation": family.activation,
+        "K": family.K,
+        "scales_output": family.activation not in BOUNDED,
+        "members": rows,
+    }
+    with write_atomically(path) as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+        file.write("\n")
+
+
+def fit_member(
+    family: Family, scale: float, shape: Shape, arguments: dict[str, Any]
+) -> FSParameters:
+    """Fits f_s, and measures it over the domain and under the gate inputs that it is for."""
     f = scaled_function(family.activation, scale)
+    chosen = {key: arguments[key] for key in ("effort", "seed", "spike_penalty")}
+    variance = shape.deviation**2
+    fine = "_fine" if arguments["spike_penalty"] < max(family.spike_penalties[shape][scale]) else ""
     fitted = fitting.fit(
-        f, family.K, family.domain, weight=functools.partial(_weight, low=low, high=high),
-        input_distribution=SPIKES_UNDER, guard=True, time_budget=np.inf,
-        verbose=runner.showing(), **arguments,
-        name=f"{family.activation}_k{family.K}_scale{scale:g}",
+        f, family.K, shape.domain, weight=functools.partial(_weight, shape=shape),
+        input_distribution=(shape.mean, variance), guard=True, time_budget=np.inf,
+        verbose=runner.showing(), **chosen,
+        name=f"{family.activation}_k{family.K}_scale{scale:g}{shape.name}{fine}",
     )  # fmt: skip
-    return dataclasses.replace(fitted, errors=_measured(fitted, f, family.domain))
+    return dataclasses.replace(
+        fitted, errors=_measured(fitted, f, shape.domain, shape.mean, variance)
+    )
 
 
 def scaled_function(activation: str, scale: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -136,10 +201,11 @@ def scaled_function(activation: str, scale: float) -> Callable[[np.ndarray], np.
     return lambda u: f(scale * u) / output
 
 
-def _weight(u: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Density of the mixture: (1 - FLOOR) N(0, WEIGHT_DEVIATION^2) + FLOOR uniform."""
-    density = np.exp(-((u / WEIGHT_DEVIATION) ** 2) / 2)
-    density /= WEIGHT_DEVIATION * np.sqrt(2 * np.pi)
+def _weight(u: np.ndarray, shape: Shape) -> np.ndarray:
+    """Density of the mixture: (1 - FLOOR) N(mean, deviation^2) + FLOOR uniform."""
+    low, high = shape.domain
+    density = np.exp(-(((u - shape.mean) / shape.deviation) ** 2) / 2)
+    density /= shape.deviation * np.sqrt(2 * np.pi)
     return (1 - FLOOR) * density + FLOOR / (high - low)
 
 
@@ -147,16 +213,15 @@ def _measured(
     parameters: FSParameters,
     f: Callable[[np.ndarray], np.ndarray],
     domain: tuple[float, float],
+    mean: float,
+    variance: float,
 ) -> dict[str, float]:
-    """Mean squared errors over the domain and under each of MEASURED_UNDER, and the spikes there."""
-    errors = {}
-    for distribution in MEASURED_UNDER:
-        errors.update(fitting.measure(parameters, f, domain, input_distribution=distribution))
-        u = np.linspace(*domain, fitting.GRID_POINTS)
-        density = np.exp(-((u - distribution[0]) ** 2) / (2 * distribution[1]))
-        error = fitting.respond(u.astype(np.float32), parameters)[0] - f(u)
-        key = "mse, N({:g}, {:g})".format(*distribution)
-        errors[key] = float(np.average(error**2, weights=density))
+    """Mean squared errors over the domain and under a Gaussian, and the spikes there."""
+    errors = fitting.measure(parameters, f, domain, input_distribution=(mean, variance))
+    u = np.linspace(*domain, fitting.GRID_POINTS)
+    density = np.exp(-((u - mean) ** 2) / (2 * variance))
+    error = fitting.respond(u.astype(np.float32), parameters)[0] - f(u)
+    errors[f"mse, N({mean:g}, {variance:g})"] = float(np.average(error**2, weights=density))
     return errors
 
 

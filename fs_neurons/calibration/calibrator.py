@@ -31,14 +31,14 @@ from keras import ops
 from fs_neurons.calibration.candidates import Candidates
 from fs_neurons.calibration.corrections import every, offset_of, refit, rescale
 from fs_neurons.calibration.data import Inputs, batches, checked_inputs
-from fs_neurons.calibration.distributions import Prior, as_numpy_function
-from fs_neurons.calibration.moments import NORMALIZED
+from fs_neurons.calibration.distributions import as_numpy_function
 from fs_neurons.calibration.neurons import Neurons, choose_sets, fit_relu, is_relu
 from fs_neurons.calibration.pair import Pair
 from fs_neurons.calibration.progress import Progress
 from fs_neurons.calibration.refinement import refine_network
+from fs_neurons.calibration.selection import price_of_spikes
 from fs_neurons.calibration.settings import Settings
-from fs_neurons.calibration.statistics import input_statistics
+from fs_neurons.calibration.statistics import InputStatistics, input_statistics
 from fs_neurons.calibration.store import Store
 from fs_neurons.layers import record_spikes
 from fs_neurons.network import Site, graph
@@ -62,14 +62,16 @@ class Task:
         pair: both networks.
         inputs: calibration data.
         steps: K of each site.
-        priors: what the channels of a site meet on other images, as far as its weights tell.
+        statistics: what the model's weights tell of its gate inputs.
+        price: of a spike where sets come from families, see `selection.choose`.
         settings: how.
     """
 
     pair: Pair
     inputs: Inputs
     steps: Mapping[Site, int]
-    priors: Mapping[Site, Prior]
+    statistics: InputStatistics
+    price: float
     settings: Settings
 
 
@@ -100,7 +102,11 @@ def calibrate(
     inputs = checked_inputs(model, data)
     pair = Pair.of(model, chosen, _packed(model, [x[:1] for x in inputs]))
     steps = {site: settings.steps or parameters.K for site, parameters in chosen.items()}
-    task = Task(pair, inputs, steps, _priors(model, chosen), settings)
+    statistics, steps_of = input_statistics(model), {site.name: K for site, K in steps.items()}
+    price = price_of_spikes(
+        [s for s in statistics if s.site in steps_of], lambda s: steps_of[s.site]
+    )
+    task = Task(pair, inputs, steps, statistics, price, settings)
     neurons = _within_target(task, Progress(verbose))
     snn, copies = pair.with_neurons(neurons)
     if (settings.correction or settings.best_correction) == "joint":
@@ -212,8 +218,7 @@ def _fitted(
         library[key] = Candidates(site.activation, as_numpy_function(site.function), steps)
     if is_relu(site):
         return fit_relu(site, x, axis, steps, penalty, task.settings, library[key])
-    prior = task.priors.get(site) if axis is not None else None
-    return choose_sets(library[key], x, axis, penalty, prior)
+    return choose_sets(library[key], x, axis, penalty, task.statistics[site.name], task.price)
 
 
 def _gate_inputs(store: Store, call: Call, axis: int | None) -> np.ndarray:
@@ -256,16 +261,6 @@ def _sample(x: Any, axis: int, images: int) -> np.ndarray:
     x = x.reshape(len(x), -1, x.shape[-1]) if x.ndim > 2 else x[:, None]
     wanted = min(SAMPLES_PER_CHANNEL, SAMPLES // x.shape[-1]) / images
     return np.asarray(x[:, every(x.shape[1], wanted)].reshape(-1, x.shape[-1]))
-
-
-def _priors(model: keras.Model, chosen: Mapping[Site, Any]) -> dict[Site, Prior]:
-    """Of sites behind batch normalization: its statistics are those of the training data."""
-    statistics = {s.site: s for s in input_statistics(model) if s.source == NORMALIZED}
-    return {
-        site: Prior(s.mean, s.deviation)
-        for site in chosen
-        if (s := statistics.get(site.name)) is not None
-    }
 
 
 # --- the whole network --------------------------------------------------------------------------

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
 from fs_neurons import neuron
 from fs_neurons.calibration.candidates import Candidates
-from fs_neurons.calibration.distributions import Distribution, Histograms, Prior
+from fs_neurons.calibration.distributions import Distribution
+from fs_neurons.calibration.expectation import observed, predicted
+from fs_neurons.calibration.moments import NORMALIZED
 from fs_neurons.calibration.ranges import best_alpha, error_exponent
+from fs_neurons.calibration.selection import family
 from fs_neurons.calibration.settings import Settings
+from fs_neurons.calibration.statistics import SiteStatistics
 from fs_neurons.layers import FSActivation, fs_layer
 from fs_neurons.network import Site
 from fs_neurons.neuron import ChannelParameters, FSParameters, NeuronParameters, relu_parameters
+from fs_neurons.neuron.families import family_steps
 
-# The least price of a spike where sets are chosen: of sets that are as good, the one that spikes less.
+# The least price of a spike where sets are fitted: of those that are as good, the one that spikes less.
 LEAST_PRICE = 1.5e-4
+# Share of what batch normalization promises in the gate inputs that sets are chosen for: calibration images are rarely
+# as varied as those that a network was trained for, and what lies outside the range of a set does harm.
+PRIOR_SHARE = 0.3
 # Gate inputs that spikes are counted for.
 COUNTED = 1_000_000
 
@@ -97,23 +105,45 @@ def fit_relu(
     return Neurons(unit, spikes, alpha, axis)
 
 
+class _Alike(NamedTuple):
+    """Of a site of which nothing is known: errors of all channels matter alike."""
+
+    importance: np.ndarray
+    share: float
+
+
 def choose_sets(
     candidates: Candidates,
     x: np.ndarray,
     axis: int | None,
     penalty: float,
-    prior: Prior | None,
+    statistics: SiteStatistics,
+    price: float,
 ) -> Neurons:
     """The sets that suit the gate inputs of each channel best.
 
     Args:
-        candidates: for the site's activation.
+        candidates: for the site's activation, where no family is shipped for it.
         x: gate inputs (samples, channels); a single channel for one set.
         axis: of the channels; None for one set.
         penalty: what a spike per neuron costs, in units of the site's relative squared error.
-        prior: of the same channels, on other images.
+        statistics: of the site without data.
+        price: of a spike where sets come from a family, see `selection.choose`.
     """
-    sets, index = candidates.choose(Histograms.of(x, prior), max(penalty, LEAST_PRICE))
+    probabilities = observed(x)
+    same = axis is not None and len(statistics.importance) == x.shape[1]
+    if same and statistics.source == NORMALIZED:
+        probabilities *= 1 - PRIOR_SHARE
+        probabilities += PRIOR_SHARE * predicted(statistics)
+    if candidates.steps in family_steps(candidates.activation):
+        total = float(statistics.importance.sum())
+        alike = _Alike(np.full(x.shape[1], total / x.shape[1]), statistics.share)
+        members = family(candidates.activation, candidates.steps)
+        sets, index, _ = members.choose(
+            probabilities, statistics if same else alike, penalty, price
+        )
+    else:
+        sets, index = candidates.of_channels(probabilities, max(penalty, LEAST_PRICE))
     if axis is None or len(sets) == 1:
         return Neurons(sets[0], _spikes(x, sets[0]))
     parameters = ChannelParameters(tuple(sets), index, axis)

@@ -5,6 +5,7 @@ A new kind of layer is one entry of RULES. What has none leaves its outputs unkn
 
 from __future__ import annotations
 
+import collections
 import itertools
 import math
 from collections.abc import Callable
@@ -35,6 +36,7 @@ class Propagation:
 
     Attributes:
         of: statistics of each value.
+        gates: the site that gave a value, and the statistics of its gate inputs there.
         assumptions: what was assumed of the model's inputs, a sentence each.
     """
 
@@ -44,6 +46,7 @@ class Propagation:
         self._sites = {id(op): site for site, op in self._operations.items()}
         self._met: dict[Site, list[tuple[Moments, int]]] = {}
         self.of: dict[Value, Moments] = {}
+        self.gates: dict[Value, tuple[Site, Moments]] = {}
         self.assumptions: list[str] = []
 
     def gate_inputs(self, site: Site) -> tuple[Moments, int]:
@@ -52,6 +55,14 @@ class Propagation:
         if not met:
             return moments.unknown(1, 1), -1
         return moments.mixture([x for x, _ in met]), met[0][1]
+
+    @property
+    def neurons(self) -> collections.Counter[Site]:
+        """How many neurons each site has for one image."""
+        count: collections.Counter[Site] = collections.Counter()
+        for value, (site, _) in self.gates.items():
+            count[site] += math.prod(value.shape)
+        return count
 
     def assume(self, value: Value, name: str, graph: Graph) -> None:
         """Gives an input of the model its statistics."""
@@ -94,6 +105,7 @@ class Propagation:
             return None
         rank = len(_output(call).shape)
         self._met.setdefault(site, []).append((x, -1 if x.axis == rank else x.axis))
+        self.gates[_output(call)] = site, x
         return moments.through(site.function, x)
 
 
@@ -154,12 +166,29 @@ def _batch_normalized(layer: Any, axis: int, shape: tuple[int, ...]) -> Moments:
     return Moments(beta, np.square(gamma) * share, axis % (len(shape) + 1), NORMALIZED)
 
 
-def _dense(call: Call, inputs: list[Moments]) -> Moments | None:
+def kernel_of(call: Call) -> np.ndarray | None:
+    """The kernel of a layer as `moments.weighted` takes it; None where it can't be put that way."""
     layer = unwrapped(call.op)
-    kernel = _numpy(layer.kernel)
-    if isinstance(layer, layers.EinsumDense) and not _is_matrix_product(layer.equation, kernel):
+    kind = kind_of(layer)
+    if kind is kinds.DENSE or (
+        kind is kinds.EINSUM and _is_matrix_product(layer.equation, _numpy(layer.kernel))
+    ):
+        return _numpy(layer.kernel)[None, None]
+    if kind is kinds.CONVOLUTION:
+        kernel = _numpy(layer.kernel)
+        # Output channel o sees the inputs of its own group.
+        kernel = kernel.reshape(
+            -1, kernel.shape[-2], layer.groups, kernel.shape[-1] // layer.groups
+        )
+        return kernel.transpose(0, 2, 1, 3)
+    return _by_channel(layer.kernel) if kind is kinds.DEPTHWISE else None
+
+
+def _weights(call: Call, inputs: list[Moments]) -> Moments | None:
+    kernel = kernel_of(call)
+    if kernel is None:
         return None
-    return _weighted(call, _along_channels(call, inputs), kernel[None, None], layer.bias)
+    return _weighted(call, _along_channels(call, inputs), kernel, unwrapped(call.op).bias)
 
 
 def _is_matrix_product(equation: str, kernel: np.ndarray) -> bool:
@@ -167,14 +196,6 @@ def _is_matrix_product(equation: str, kernel: np.ndarray) -> bool:
     inputs, _, output = equation.replace(" ", "").partition("->")
     left, _, right = inputs.partition(",")
     return kernel.ndim == 2 and left[-1] == right[0] and output == left[:-1] + right[1]
-
-
-def _convolution(call: Call, inputs: list[Moments]) -> Moments | None:
-    layer = unwrapped(call.op)
-    kernel = _numpy(layer.kernel)
-    # Output channel o sees the inputs of its own group.
-    kernel = kernel.reshape(-1, kernel.shape[-2], layer.groups, kernel.shape[-1] // layer.groups)
-    return _weighted(call, _along_channels(call, inputs), kernel.transpose(0, 2, 1, 3), layer.bias)
 
 
 def _transposed(call: Call, inputs: list[Moments]) -> Moments | None:
@@ -188,11 +209,6 @@ def _transposed(call: Call, inputs: list[Moments]) -> Moments | None:
         taps = kernel[steps].reshape(-1, 1, *kernel.shape[-2:])
         parts.append(_weighted(call, x, taps, layer.bias))
     return moments.mixture(parts)
-
-
-def _depthwise(call: Call, inputs: list[Moments]) -> Moments | None:
-    layer = unwrapped(call.op)
-    return _weighted(call, _along_channels(call, inputs), _by_channel(layer.kernel), layer.bias)
 
 
 def _separable(call: Call, inputs: list[Moments]) -> Moments | None:
@@ -340,11 +356,8 @@ def _numpy(weight: Any) -> np.ndarray:
 
 
 RULES: dict[Kind, Rule] = {
-    kinds.DENSE: _dense,
-    kinds.EINSUM: _dense,
-    kinds.CONVOLUTION: _convolution,
+    **dict.fromkeys((kinds.DENSE, kinds.EINSUM, kinds.CONVOLUTION, kinds.DEPTHWISE), _weights),
     kinds.TRANSPOSED: _transposed,
-    kinds.DEPTHWISE: _depthwise,
     kinds.SEPARABLE: _separable,
     **dict.fromkeys((kinds.IDENTITY, kinds.PADDING, kinds.CROPPING, kinds.UPSAMPLING), _unchanged),
     kinds.AFFINE: _affine,

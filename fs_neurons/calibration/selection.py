@@ -6,22 +6,23 @@
         chosen.parameters, chosen.scale          # what FSActivation takes, and its weight `scale`
         chosen.outside                           # share of gate inputs that it doesn't cover
 
-Each channel gets the member of a family of sets that has the least expected squared error for its gate
-inputs; ReLU, whose one set serves all scales, gets its range alpha. A price on spikes moves the choice to
-coarser members.
+Each channel gets the member of a family of sets that costs least for its gate inputs; ReLU, whose one set serves
+all scales, gets its range alpha. What counts is the expected squared error, as much as it matters to the outputs of
+the network, and a price on spikes: so that they are spent where they do most. Calibration chooses from families in
+the same way, for measured gate inputs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 
-from fs_neurons.calibration.expectation import Expected, Responses
+from fs_neurons.calibration.expectation import Expected, Responses, predicted
 from fs_neurons.calibration.statistics import SiteStatistics
 from fs_neurons.network.sites import Site
 from fs_neurons.neuron import ChannelParameters, FSParameters, NeuronParameters, relu_parameters
@@ -29,11 +30,30 @@ from fs_neurons.neuron.families import at_scale, family_steps, load_family
 
 # Steps of ReLU where no number is given.
 RELU_STEPS = 8
-# What a spike costs where nothing is said: so much that it hardly shows in the outputs of networks. The error
-# of ReLU at 8 steps is so small that fewer spikes are worth more.
-RELU_PENALTY, FAMILY_PENALTY = 2e-3, 1e-4
+# What a spike of ReLU costs where nothing is said, in units of the variance of a site's output. The error at 8 steps
+# is so small that fewer spikes are worth more.
+RELU_PENALTY = 2e-3
+# Expected spikes per neuron, on average over the sites whose sets come from families; and the prices among which the one
+# that gives them is searched.
+SPIKES = 1.85
+PRICES, ROUNDS = (1e-12, 1e6), 40
+# Sets per site, and how much of its cost a further set has to save.
+MOST_SETS, LEAST_GAIN = 12, 0.002
+# Of the square of a channel's mean error, on top of its part in the squared error: it is the same everywhere, and
+# does not average out.
+BIAS_WEIGHT = 20.0
 # Candidates for alpha: so many per factor of two, between these multiples of the site's standard deviation.
 ALPHAS_PER_OCTAVE, LOWEST_ALPHA, HIGHEST_ALPHA = 4, 2.0**-4, 2.0**6
+
+
+class Weighted(Protocol):
+    """How much errors at a site matter, and how many neurons it has: as of SiteStatistics."""
+
+    @property
+    def importance(self) -> np.ndarray: ...
+
+    @property
+    def share(self) -> float: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,11 +78,18 @@ class Selection:
     outside: float
 
 
+def can_choose(site: Site) -> bool:
+    """Whether there are sets to choose from for the activation of a site."""
+    relu = site.activation == "relu" or site.max_value is not None
+    return relu or bool(family_steps(site.activation))
+
+
 def choose(
     statistics: SiteStatistics,
     site: Site,
     steps: int | None = None,
     spike_penalty: float | None = None,
+    price: float = 0.0,
 ) -> Selection | None:
     """The parameters with the least expected error at a site, channel by channel.
 
@@ -71,7 +98,9 @@ def choose(
         site: what is replaced.
         steps: K; RELU_STEPS for ReLU and the most that the activation's families have when missing.
         spike_penalty: what one spike per neuron costs, in units of the variance of the site's output;
-            RELU_PENALTY or FAMILY_PENALTY when missing.
+            RELU_PENALTY when missing for ReLU, and nothing for others.
+        price: what a spike for each neuron of the network costs, in units of the variance of its outputs, where
+            sets come from families; see `price_of_spikes`.
 
     Returns:
         None where the statistics are unknown, or the activation has no family.
@@ -79,23 +108,101 @@ def choose(
     Raises:
         FileNotFoundError: the activation has families, but none of so many steps.
     """
-    if not statistics.known:
+    if not (statistics.known and can_choose(site)):
         return None
     if site.activation == "relu" or site.max_value is not None:
         penalty = RELU_PENALTY if spike_penalty is None else spike_penalty
         return _chosen_ranges(statistics, site.max_value, steps or RELU_STEPS, penalty)
-    if not family_steps(site.activation):
-        return None
-    members, responses = _family(site.activation, steps or family_steps(site.activation)[-1])
-    expected = responses.expected(statistics)
-    index = _cheapest(expected, FAMILY_PENALTY if spike_penalty is None else spike_penalty)
-    used, index_of_used = np.unique(index, return_inverse=True)
-    parameters: NeuronParameters = members[used[0]]
-    if len(used) > 1:
-        parameters = ChannelParameters(
-            tuple(members[i] for i in used), index_of_used, statistics.axis
-        )
+    members = family(site.activation, steps or family_steps(site.activation)[-1])
+    penalty = 0.0 if spike_penalty is None else spike_penalty
+    sets, index, expected = members.choose(predicted(statistics), statistics, penalty, price)
+    parameters: NeuronParameters = sets[0]
+    if len(sets) > 1:
+        parameters = ChannelParameters(tuple(sets), index, statistics.axis)
     return Selection(parameters, None, statistics.axis, *_summary(expected, index))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Family:
+    """Members of a family at their scales, and what they do."""
+
+    members: list[FSParameters]
+    responses: Responses
+
+    def choose(
+        self, probabilities: np.ndarray, statistics: Weighted, spike_penalty: float, price: float
+    ) -> tuple[list[FSParameters], np.ndarray, Expected]:
+        """The members that cost least, channel by channel.
+
+        Args:
+            probabilities: of the gate inputs, (channels, cells).
+            statistics: of the site, for the importance of its channels.
+            spike_penalty, price: as for `choose`.
+
+        Returns:
+            At most MOST_SETS members, the number of its member for each channel, and what is expected of them.
+        """
+        expected = self.responses.expected(probabilities)
+        costs = _costs(expected, statistics, spike_penalty, price)
+        kept = few(costs.T)
+        part = expected.of_sets(kept)
+        return [self.members[i] for i in kept], costs[:, kept].argmin(axis=1), part
+
+
+def price_of_spikes(
+    statistics: Iterable[SiteStatistics],
+    steps: Callable[[SiteStatistics], int],
+    most_spikes: float = SPIKES,
+) -> float:
+    """The price with which sets from families spend so many spikes per neuron, as statistics have it.
+
+    Args:
+        statistics: of sites; those that are unknown, or have no family of so many steps, don't count.
+        steps: K of a site.
+        most_spikes: on average over neurons.
+    """
+    sites = []
+    for site in statistics:
+        K = steps(site)
+        if site.known and K in family_steps(site.activation):
+            expected = family(site.activation, K).responses.expected(predicted(site))
+            sites.append((_costs(expected, site, 0.0, 0.0), expected.spikes, site.share))
+    neurons = sum(share * len(costs) for costs, _, share in sites)
+    if not neurons:
+        return 0.0
+
+    def spikes(price: float) -> float:
+        return sum(
+            share * float(_of_channels(count, (costs + price * share * count).argmin(axis=1)).sum())
+            for costs, count, share in sites
+        )
+
+    low, high = np.log(PRICES)
+    for _ in range(ROUNDS):
+        middle = (low + high) / 2
+        if spikes(np.exp(middle)) > most_spikes * neurons:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp(high))
+
+
+def few(costs: np.ndarray) -> list[int]:
+    """Candidates that are kept: one after the other, the one that saves most, while that is worth it.
+
+    Args:
+        costs: (candidates, channels).
+    """
+    kept = [int(costs.sum(axis=1).argmin())]
+    best = costs[kept[0]]
+    while len(kept) < MOST_SETS:
+        totals = np.minimum(costs, best).sum(axis=1)
+        following = int(totals.argmin())
+        if not totals[following] < (1 - LEAST_GAIN) * best.sum():
+            break
+        kept.append(following)
+        best = np.minimum(best, costs[following])
+    return sorted(kept)
 
 
 def outside(
@@ -115,9 +222,10 @@ def outside(
     """
     if not statistics.known:
         return None
+    probabilities = predicted(statistics)
     if isinstance(parameters, FSParameters):
-        return float(Responses.of(function, [parameters]).expected(statistics).outside.mean())
-    expected = Responses.of(function, parameters.members).expected(statistics)
+        return float(Responses.of(function, [parameters]).expected(probabilities).outside.mean())
+    expected = Responses.of(function, parameters.members).expected(probabilities)
     return float(_of_channels(expected.outside, parameters.index).mean())
 
 
@@ -128,8 +236,8 @@ def _chosen_ranges(
     spread = float(np.sqrt(np.mean(np.square(statistics.deviation) + np.square(statistics.mean))))
     unit = 2.0 ** round(np.log2(spread)) if max_value is None and spread > 0 else 1.0
     alphas, responses = _ranges(steps, max_value)
-    expected = responses.expected(statistics, unit)
-    index = _cheapest(expected, spike_penalty)
+    expected = responses.expected(predicted(statistics, unit))
+    index = _costs(expected, statistics, spike_penalty, 0.0).argmin(axis=1)
     scale = (unit * alphas[index]).astype(np.float32)
     summary = _summary(expected, index)
     if len(scale) == 1:  # for channels of any number
@@ -139,10 +247,22 @@ def _chosen_ranges(
     return Selection(unit_set, scale, statistics.axis, *summary)
 
 
-def _cheapest(expected: Expected, spike_penalty: float) -> np.ndarray:
-    """Number of the set for each channel."""
-    price = spike_penalty * expected.variance.mean()
-    return np.asarray(np.argmin(expected.error + price * expected.spikes, axis=1))
+def _costs(
+    expected: Expected, statistics: Weighted, spike_penalty: float, price: float
+) -> np.ndarray:
+    """Of each set in each channel, (channels, sets).
+
+    Args:
+        expected: of the sets.
+        statistics: of the site.
+        spike_penalty: what one spike per neuron costs, in units of the variance of the site's output.
+        price: what one spike for each neuron of the network costs, in units of the variance of its outputs.
+    """
+    importance = statistics.importance[:, None]
+    error = expected.error + BIAS_WEIGHT * np.square(expected.bias)
+    of_site = float(np.mean(statistics.importance * expected.variance))
+    of_spikes = spike_penalty * of_site + price * statistics.share
+    return np.asarray(importance * error + of_spikes * expected.spikes)
 
 
 def _summary(expected: Expected, index: np.ndarray) -> tuple[float, float, float]:
@@ -160,12 +280,16 @@ def _of_channels(of: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=32)
-def _family(activation: str, steps: int) -> tuple[list[FSParameters], Responses]:
+def family(activation: str, steps: int) -> Family:
+    """Members with so many steps.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
     members = [
-        at_scale(activation, member, scale)
-        for scale, member in load_family(activation, steps).items()
+        at_scale(activation, member.set, member.scale) for member in load_family(activation, steps)
     ]
-    return members, Responses.of(keras.activations.get(activation), members)
+    return Family(members, Responses.of(keras.activations.get(activation), members))
 
 
 @functools.lru_cache(maxsize=32)

@@ -10,7 +10,7 @@ GRANULARITIES = ("channel", "layer")
 # Error-compensation methods for the layers between sites; each includes the previous one.
 CORRECTIONS = ("none", "mean", "affine", "weights", "joint")
 # Up to so many steps, "joint" is worth its time; and with a price on spikes.
-FEW_STEPS, FEW_PRICED_STEPS = 4, 8
+FEW_STEPS, FEW_PRICED_STEPS = 3, 8
 MOST_STEPS = 20
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from fs_neurons.calibration.importance import importances
 from fs_neurons.calibration.moments import ASSUMED, UNKNOWN
 from fs_neurons.calibration.propagation import propagate
 from fs_neurons.network.graph import some_inputs, trace
@@ -40,6 +41,9 @@ class SiteStatistics:
         axis: of the channels: -1, or 1 with channels first.
         source: "batch normalization"; "propagated" from such through sums, activations and pools;
             "propagated through weights", which is less certain; from an "assumed input"; "unknown".
+        importance: float64 (channels,), how much errors of the activation's outputs matter to those of the
+            model, see `importance`.
+        share: of the model's neurons, those of one of the channels.
     """
 
     site: str
@@ -48,6 +52,8 @@ class SiteStatistics:
     deviation: np.ndarray
     axis: int
     source: str
+    importance: np.ndarray
+    share: float
 
     @property
     def known(self) -> bool:
@@ -138,12 +144,18 @@ def input_statistics(model: keras.Model) -> InputStatistics:
         TypeError: not a model.
     """
     sites = checked_sites(model)
-    propagation = propagate(model, trace(model, some_inputs(model)))
+    graph = trace(model, some_inputs(model))
+    propagation = propagate(model, graph)
+    importance, neurons = importances(graph, propagation), propagation.neurons
     found = []
     for site in sites:
         x, axis = propagation.gate_inputs(site)
+        share = neurons.get(site, 0) / max(1, sum(neurons.values())) / x.channels
         found.append(
-            SiteStatistics(site.name, site.activation, x.mean, np.sqrt(x.variance), axis, x.source)
-        )
+            SiteStatistics(
+                site.name, site.activation, x.mean, np.sqrt(x.variance), axis, x.source,
+                importance.get(site, np.zeros(x.channels)), share,
+            )
+        )  # fmt: skip
     assumed = any(statistics.source == ASSUMED for statistics in found)
     return InputStatistics(tuple(found), tuple(propagation.assumptions) if assumed else ())

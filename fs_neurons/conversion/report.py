@@ -32,7 +32,7 @@ class ReportRow:
         shape: of one image; None where nothing was converted.
         neurons: of one image; None if a size is unknown. Gates of a recurrent layer are the same neurons at every
             step of the sequence.
-        reason: why an activation was kept, if that is known.
+        reason: why an activation was kept, if that is known; or a note on the choice of the parameters.
     """
 
     site: str
@@ -119,7 +119,7 @@ def conversion_report(model: keras.Model) -> ConversionReport:
         # An FS layer inside of a layer with a call() of its own is not in the graph.
         name = names[id(layer)].popleft() if names[id(layer)] else layer.name
         activation = layer.activation_name or "?"
-        rows.append(ReportRow(name, activation, layer.parameters.name, shape, neurons))
+        rows.append(ReportRow(name, activation, layer.parameters.name, shape, neurons, layer.note))
     for site in find_sites(model):
         # Short reasons only: why it can't be converted is said by `convert`.
         reason = "output" if site.is_output else ""

@@ -29,7 +29,12 @@ from fs_neurons.calibration.selection import Selection
 from fs_neurons.conversion.choosing import Sets, fitted, kept_sites, listing, refusal
 from fs_neurons.conversion.folding import fold
 from fs_neurons.conversion.inputs import InputCode, with_folded_inputs
-from fs_neurons.conversion.without_data import select, statistics_of, warn_of_outside
+from fs_neurons.conversion.without_data import (
+    note_on,
+    select,
+    statistics_of,
+    warn_of_outside,
+)
 from fs_neurons.layers import FSActivation, fs_layer
 from fs_neurons.network.activations import base_name
 from fs_neurons.network.coding import Coding
@@ -94,7 +99,7 @@ def convert(
             0.01 to 0.1 save spikes at little cost.
         target_spikes: spikes per neuron that calibration is to reach, by the least such penalty.
         correction: how calibration makes up for errors, one of `calibration.CORRECTIONS`; when missing,
-            "joint" with up to four steps, or eight with a price on spikes, else "weights".
+            "joint" with up to three steps, or eight with a price on spikes, else "weights".
         input_bits: codes the inputs by FS-neurons of so many steps, in binary: the first layer then
             accumulates like all others. Normalisation in front of it goes into its weights. Numbers between
             the codes are rounded to the nearest.
@@ -172,12 +177,14 @@ def convert(
         return _finished(snn, code, digital)
 
     selected: dict[Site, Selection] = {}
+    notes: dict[Site, str] = {}
     if quality != "paper":
         free = {site: x for site, x in parameters_of.items() if not sets.is_given(site)}
         selected = select(statistics, free, quality, steps)
+        notes = {site: note_on(site, statistics, selected) for site in free}
     chosen = parameters_of | {site: selected[site].parameters for site in selected}
     _check_steps(chosen, steps)
-    snn = _substituted(model, chosen, selected)
+    snn = _substituted(model, chosen, selected, notes)
     covered = {
         s: x for s, x in chosen.items() if not (s in selected and selected[s].scale is not None)
     }
@@ -189,6 +196,7 @@ def _substituted(
     model: keras.Model,
     chosen: Mapping[Site, NeuronParameters],
     selected: Mapping[Site, Selection],
+    notes: Mapping[Site, str],
 ) -> keras.Model:
     """A new model with FS-neurons at its sites."""
     scales: list[tuple[FSActivation, np.ndarray]] = []
@@ -200,7 +208,8 @@ def _substituted(
         per_channel = selection is not None and selection.scale is not None
         layer = fs_layer(
             chosen[site], site.activation, per_channel=per_channel,
-            axis=selection.axis if selection else -1, name=name, dtype=dtype,
+            axis=selection.axis if selection else -1, note=notes.get(site, ""), name=name,
+            dtype=dtype,
         )  # fmt: skip
         if selection is not None and selection.scale is not None:
             scales.append((layer, selection.scale))

@@ -14,7 +14,7 @@ import keras
 
 from fs_neurons.calibration import InputStatistics, input_statistics
 from fs_neurons.calibration.moments import ASSUMED
-from fs_neurons.calibration.selection import Selection, choose, outside
+from fs_neurons.calibration.selection import Selection, can_choose, choose, outside, price_of_spikes
 from fs_neurons.network.activations import base_name
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.sites import Site
@@ -54,12 +54,20 @@ def select(
         ConversionError: a site has no set of so few steps.
     """
     penalty = SPIKE_PENALTIES[quality]
+    steps_of = {
+        site.name: _steps_for(site, steps) or (family_steps(site.activation) or (0,))[-1]
+        for site in sites
+    }
+    price = price_of_spikes(
+        [s for s in statistics or () if s.site in steps_of and s.source != ASSUMED],
+        lambda s: steps_of[s.site],
+    )
     found = {s.site: s for s in statistics} if statistics is not None else {}
     selected = {}
     for site, registered in sites.items():
         statistic = found.get(site.name)
         if statistic is not None and statistic.known and statistic.source != ASSUMED:
-            selection = choose(statistic, site, _steps_for(site, steps), penalty)
+            selection = choose(statistic, site, _steps_for(site, steps), penalty, price)
             if selection is not None:
                 selected[site] = selection
                 continue
@@ -70,6 +78,18 @@ def select(
                 f" {base_name(site.activation)}=..."
             )
     return selected
+
+
+def note_on(
+    site: Site, statistics: InputStatistics | None, chosen: Mapping[Site, Selection]
+) -> str:
+    """What the report says of a site whose parameters were left to `convert`; nothing where statistics tell them."""
+    if site in chosen:
+        return ""
+    known = next((s for s in statistics or () if s.site == site.name), None)
+    if known is None or not known.known:
+        return "statistics unknown"
+    return "statistics assumed" if known.source == ASSUMED else ""
 
 
 def _steps_for(site: Site, steps: int | None) -> int | None:
@@ -114,11 +134,17 @@ def warn_of_outside(
         f"{site.layer!r} ({site.activation}) {shares[site]:.0%} of its inputs" for site in worst[:5]
     )
     names = sorted({base_name(site.activation) for site in shares})
+    # Of what the caller chose, or the published sets: `convert` would have chosen others.
+    own = sorted({base_name(s.activation) for s in shares if s not in selected and can_choose(s)})
+    advice = (
+        f"Leave the choice of sets for {', '.join(own)} to convert(model), or give"
+        if own
+        else "Give"
+    )
     warnings.warn(
         f"outside what their parameters cover at {len(shares)} of {len(chosen)} sites, by the statistics of"
-        f" the model: {listed}{', ...' if len(shares) > 5 else ''}. Leave the choice of sets for"
-        f" {', '.join(names)} to convert(model), give calibration_data, or a set for a wider range:"
-        f" {names[0]}={_example(names[0])}",
+        f" the model: {listed}{', ...' if len(shares) > 5 else ''}. {advice}"
+        f" calibration_data, or a set for a wider range: {names[0]}={_example(names[0])}",
         stacklevel=stacklevel + 1,
     )
 

@@ -41,6 +41,7 @@ class FSActivation(keras.layers.Layer):
         per_channel: whether each channel has a scale of its own.
         axis: of the channels of the scale; `ChannelParameters` have their own, which is then the same.
         passes_mask: whether a Keras mask of the input is handed on, as layers do; operations don't.
+        note: on the choice of the parameters, for reports.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: `parameters` is not a valid set, or for another number
@@ -54,6 +55,7 @@ class FSActivation(keras.layers.Layer):
         per_channel: bool = False,
         axis: int = -1,
         passes_mask: bool = True,
+        note: str = "",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -65,6 +67,7 @@ class FSActivation(keras.layers.Layer):
         self.activation_name = activation
         self.supports_masking = True
         self.passes_mask = passes_mask
+        self.note = note
         self.per_channel = per_channel
         self.axis = parameters.axis if isinstance(parameters, ChannelParameters) else axis
         self.scale: Any = None
@@ -140,6 +143,7 @@ class FSActivation(keras.layers.Layer):
             "per_channel": self.per_channel,
             "axis": self.axis,
             "passes_mask": self.passes_mask,
+            **({"note": self.note} if self.note else {}),
         }
 
     def __repr__(self) -> str:
@@ -242,7 +246,7 @@ def fs_layer(parameters: NeuronParameters, activation: str, **kwargs: Any) -> FS
     Args:
         parameters: T, h, d; ChannelParameters for sets that differ between channels.
         activation: name of the activation function that the layer stands for.
-        kwargs: per_channel and axis of FSActivation; name and dtype of a Keras layer.
+        kwargs: per_channel, axis and note of FSActivation; name and dtype of a Keras layer.
     """
     if (
         isinstance(parameters, FSParameters)

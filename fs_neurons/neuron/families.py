@@ -1,12 +1,12 @@
 """Families of parameter sets: one activation function at several scales of its gate input.
 
-    members = load_family("silu", K=16)          # {0.25: FSParameters, 0.5: ..., ..., 32.0: ...}
-    wide = at_scale("silu", members[4.0], 4.0)   # covers gate inputs from -32 to 48
+    for member in load_family("silu", K=16):     # several of each scale, 0.25, 0.5, ..., 32
+        wide = at_scale("silu", member.set, member.scale)
 
-A set has a fixed domain, [-8, 12] for most, and a fixed resolution. A channel whose gate inputs reach
-further needs another one. The member of scale s is fitted to
+A set has a fixed domain, [-8, 12] for many, and a fixed resolution. A channel whose gate inputs reach
+further needs another one. A member of scale s is fitted to
 
-    f_s(u) = f(s u) / s        on the family's domain,
+    f_s(u) = f(s u) / s        on the set's domain,
 
 so that a neuron with T, h and d multiplied by s computes s R_s(x / s), an approximation of f on a domain
 s times as wide. Scales are powers of two: multiplying by them is exact.
@@ -14,9 +14,12 @@ s times as wide. Scales are powers of two: multiplying by them is exact.
 Functions with a bounded output (the sigmoid) keep their output, f_s(u) = f(s u), and d is not multiplied.
 They saturate on both sides, and so do their members outside the domain: the largest serves every range.
 
+Members of the same scale differ in their domain, as for channels that are mostly negative, or in how many spikes
+they spend on a small error.
+
 ReLU needs no family: relu(s u) / s = relu(u), so that one set serves all scales.
 
-A file params/families/ACTIVATION_kK.json holds format, activation, K, domain, scales_output, and members,
+A file params/families/ACTIVATION_kK.json holds format, activation, K, scales_output, and members,
 a list of {"scale": s, "set": ...} with sets as in params/. Each set's `errors` are measured in units of u.
 """
 
@@ -27,7 +30,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from fs_neurons.files import params_dir
 from fs_neurons.neuron import FSParameters
@@ -39,8 +42,15 @@ FOLDER = "families"
 BOUNDED = frozenset({"sigmoid"})
 
 
-def load_family(activation: str, K: int) -> dict[float, FSParameters]:
-    """All members with K steps, by ascending scale, in units of the scale (see `at_scale`).
+class Member(NamedTuple):
+    """A set in units of a scale, see `at_scale`."""
+
+    scale: float
+    set: FSParameters
+
+
+def load_family(activation: str, K: int) -> tuple[Member, ...]:
+    """All members with K steps, by ascending scale.
 
     Raises:
         FileNotFoundError: there is none; the message lists those there are.
@@ -79,8 +89,8 @@ def at_scale(activation: str, member: FSParameters, scale: float) -> FSParameter
 
     Args:
         activation: name, such as "silu".
-        member: a value of `load_family`.
-        scale: its key.
+        member: the set of a member of `load_family`.
+        scale: its scale.
     """
     output = 1.0 if canonical_name(activation) in BOUNDED else scale
     low, high = member.domain
@@ -94,7 +104,7 @@ def at_scale(activation: str, member: FSParameters, scale: float) -> FSParameter
     )
 
 
-def _members(content: Any, activation: str, K: int) -> dict[float, FSParameters]:
+def _members(content: Any, activation: str, K: int) -> tuple[Member, ...]:
     if not isinstance(content, Mapping):
         raise ValueError("a family is a JSON object")
     expected = {
@@ -109,7 +119,7 @@ def _members(content: Any, activation: str, K: int) -> dict[float, FSParameters]
     rows = content.get("members")
     if not isinstance(rows, list) or not rows:
         raise ValueError("members must be a list of {scale, set}")
-    members = {}
+    members = []
     for row in rows:
         if not isinstance(row, Mapping):
             raise ValueError(f"members must be a list of {{scale, set}}, got {row!r}")
@@ -119,7 +129,7 @@ def _members(content: Any, activation: str, K: int) -> dict[float, FSParameters]
         member = from_dict(row.get("set"))
         if member.K != K:
             raise ValueError(f"the member of scale {scale:g} has {member.K} steps, not {K}")
-        members[float(scale)] = member
-    if list(members) != sorted(members) or len(members) != len(rows):
+        members.append(Member(float(scale), member))
+    if members != sorted(members, key=lambda member: member.scale):
         raise ValueError("scales must be ascending")
-    return members
+    return tuple(members)

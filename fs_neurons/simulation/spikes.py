@@ -13,9 +13,8 @@ makes the current d(t) times the other factor, see `network.coding`. Other opera
 (softmax, a kept activation) are digital: they work at the end of the window, on complete values.
 
 A neuron is busy for two windows, so that a new image enters every 2 K steps while earlier ones are still
-deeper in the network. The gates of a recurrent layer are so at every step of a sequence: step s of a layer follows
-step s - 1 of that layer and step s of the layer before, so that layers work in a pipeline, and a new sequence enters
-once the first is through each of them. A gate is one site per step, all of the same name.
+deeper in the network. A gate of a recurrent layer is a site at each step of a sequence: step s of a layer follows its
+step s - 1 and step s of the layer before, in a pipeline; a new sequence enters once the first is through each of them.
 
 Currents add up in another order than in `snn(images)`, and rounding would move a few potentials across a
 threshold. So that every spike is that of `snn(images)`, neurons begin to fire from the potential as one sum
@@ -99,8 +98,7 @@ class Simulation:
         K: steps of a window: of the slowest site.
         depth: windows after the first until the output is complete: sites on the longest path to it, and
             products whose carrier waits for the other factor.
-        delays: for each layer where branches of unequal depth meet, the steps that the shortest waits; for a
-            product, those that the spikes of its carrier wait.
+        delays: of layers where branches of unequal depth meet, and products: steps that the shortest, or the carrier, waits.
         windows_between_images: see `graph.windows_between_images`.
         deviation: largest difference between a gate input as a sum of currents and as one sum,
             relative to the largest gate input of its site (at least 1).

@@ -190,8 +190,8 @@ def test_a_convolution_over_time_with_dilation_is_refitted(padding):
 @pytest.mark.parametrize(
     ("arguments", "refined"),
     [
-        ({"steps": 4}, True),
-        ({"steps": 5}, False),
+        ({"steps": 3}, True),
+        ({"steps": 4}, False),
         ({"steps": 5, "spike_penalty": 0.01}, True),
         ({"steps": 9, "spike_penalty": 0.01}, False),
     ],

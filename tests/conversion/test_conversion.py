@@ -431,6 +431,25 @@ def test_verify_notices_a_difference():
     assert fs.verify(model) == 0
 
 
+def test_the_report_says_where_statistics_were_missing(tmp_path):
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3, name="first", activation="relu")(x)
+    x = layers.LayerNormalization()(x)
+    x = layers.ReLU(name="second")(x)
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3)(x))
+    x = layers.ReLU(name="third")(x)
+    snn = fs.convert(keras.Model(inputs, x))
+    reasons = [row.reason for row in fs.conversion_report(snn).rows]
+    assert reasons == ["statistics assumed", "statistics unknown", ""]
+    assert "(statistics unknown)" in str(fs.conversion_report(snn))
+    snn.save(tmp_path / "snn.keras")
+    loaded = keras.models.load_model(tmp_path / "snn.keras")
+    assert [row.reason for row in fs.conversion_report(loaded).rows] == reasons
+    # What was asked for needs no statistics.
+    given = fs.convert(keras.Model(inputs, x), relu=fs.relu_parameters(8, 4.0))
+    assert {row.reason for row in fs.conversion_report(given).rows} == {""}
+
+
 def test_verify_asks_for_inputs_of_unknown_size():
     i = keras.Input((None, None, 3), name="picture")
     model = keras.Model(i, layers.Conv2D(2, 3, activation="relu")(i))

@@ -8,7 +8,8 @@ import pytest
 from experiments import fit_families
 from fs_neurons.neuron import families
 
-SMALL = fit_families.Family("silu", 3, (-4.0, 6.0), {0.5: 1e-3, 1.0: 1e-3, 2.0: 1e-3})
+SHAPE = fit_families.Shape("", (-4.0, 6.0), 0.0, 2.5)
+SMALL = fit_families.Family("silu", 3, {SHAPE: {0.5: (1e-3,), 1.0: (1e-3, 1e-4), 2.0: (1e-3,)}})
 
 
 @pytest.fixture
@@ -16,9 +17,9 @@ def fitted_scales(monkeypatch):
     """The scales that were fitted, in order."""
     scales, real = [], fit_families.fit_member
 
-    def recorded(family, scale, arguments):
+    def recorded(family, scale, shape, arguments):
         scales.append(scale)
-        return real(family, scale, arguments)
+        return real(family, scale, shape, arguments)
 
     monkeypatch.setattr(fit_families, "fit_member", recorded)
     return scales
@@ -28,28 +29,29 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch, fitted_sca
     path = tmp_path / "families" / "silu_k3.json"
     recorded = fit_families.fit_member
 
-    def killed(family, scale, arguments):
+    def killed(family, scale, shape, arguments):
         if scale == 2.0:
             raise KeyboardInterrupt
-        return recorded(family, scale, arguments)
+        return recorded(family, scale, shape, arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(fit_families, "fit_member", killed)
         with pytest.raises(KeyboardInterrupt):
             fit_families.fit_family(SMALL, path, effort=300, seed=0, refit=False)
     monkeypatch.setattr(families, "params_dir", lambda: tmp_path)
-    assert list(families.load_family("silu", 3)) == [0.5, 1.0]
+    assert [member.scale for member in families.load_family("silu", 3)] == [0.5, 1.0, 1.0]
     fit_families.fit_family(SMALL, path, effort=300, seed=0, refit=False)
-    assert fitted_scales == [0.5, 1.0, 2.0]
+    assert fitted_scales == [0.5, 1.0, 1.0, 2.0]
     whole = path.read_text()
     members = families.load_family("silu", 3)
-    assert list(members) == [0.5, 1.0, 2.0]
-    assert members[2.0].errors["mse [-4, 6]"] < 0.5 and members[2.0].domain == (-4.0, 6.0)
+    assert [member.scale for member in members] == [0.5, 1.0, 1.0, 2.0]
+    assert [member.set.name[-5:] == "_fine" for member in members] == [False, False, True, False]
+    assert members[3].set.errors["mse [-4, 6]"] < 0.5 and members[3].set.domain == (-4.0, 6.0)
     # What was fitted in another way is fitted anew, and the rest of the file is kept until then.
     fit_families.fit_family(SMALL, path, effort=300, seed=0, refit=True)
     assert path.read_text() == whole
     fit_families.fit_family(SMALL, path, effort=300, seed=1, refit=False)
-    assert fitted_scales == 3 * [0.5, 1.0, 2.0]
+    assert fitted_scales == 3 * [0.5, 1.0, 1.0, 2.0]
 
 
 def test_scaled_functions():
@@ -66,5 +68,5 @@ def test_scaled_functions():
 
 def test_weights_sum_to_one():
     u = np.linspace(-50, 50, 200_001)
-    weight = fit_families._weight(u, -50.0, 50.0)
+    weight = fit_families._weight(u, fit_families.Shape("", (-50.0, 50.0), -3.0, 2.0))
     assert np.trapezoid(weight, u) == pytest.approx(1, abs=1e-3)
