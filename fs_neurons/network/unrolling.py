@@ -83,9 +83,10 @@ class Unrolled:
             )
         zeros = layer.get_initial_state(1)
         if not states:
-            states = [
-                InitialState(tuple(x.shape[1:]))(sequences) for x in keras.tree.flatten(zeros)
-            ]
+            first = sequences[
+                :, -1 if layer.go_backwards else 0
+            ]  # not all of them, which may come later
+            states = [InitialState(tuple(x.shape[1:]))(first) for x in keras.tree.flatten(zeros)]
         states = keras.tree.pack_sequence_as(zeros, states)
         stacked = isinstance(layer.cell, layers.StackedRNNCells)
         cells = layer.cell.cells if stacked else [layer.cell]
