@@ -214,11 +214,11 @@ class _Run:
         _refuse_low_precision(network)
         _refuse_masks(network)
         self.network = network
-        self.windows_between_images = graph.windows_between_images(network)
         self.keep_raster = raster
         self.K = max(call.op.parameters.K for call in network.sites)
         self.coding = Coding(network)
         self.windows = self.coding.windows
+        self.windows_between_images = graph.windows_between_images(network, self.windows)
         ends = keras.tree.flatten(network.outputs)
         self.depth = int(max(self.windows[value.index] for value in ends))
         self.delays = self._delays()
