@@ -178,7 +178,7 @@ def measured(
         weighted_layers=int(graph.depth(network, graph.is_weighted)[ends].max()),
         depth=int(coding.windows[ends].max()),
         energy_model=energy_model,
-        windows_between_images=graph.windows_between_images(network),
+        windows_between_images=graph.windows_between_images(network, coding.windows),
     )
 
 

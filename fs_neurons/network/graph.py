@@ -268,12 +268,15 @@ def is_linear(call: Call) -> bool:
     return kind.linear and getattr(op, "quantization_mode", None) is None
 
 
-def windows_between_images(graph: Graph) -> int:
+def windows_between_images(graph: Graph, windows: np.ndarray) -> int:
     """Windows of K steps from an image to the next: a neuron collects during one and fires during the next.
 
     Gates of a recurrent layer do so at every step of a sequence, and begin the next sequence behind the last.
+
+    Args:
+        graph: of a converted network.
+        windows: in which each value flows, `Coding.windows`.
     """
-    windows = depth(graph, lambda call: call.is_site)
     busy: dict[int, list[int]] = collections.defaultdict(list)
     for call in graph.sites:
         if call.in_sequence:

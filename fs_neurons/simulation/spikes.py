@@ -96,9 +96,8 @@ class Simulation:
         outputs: what the network gives, as numpy arrays in the model's structure.
         sites: one `SiteActivity` per site, in order of execution.
         K: steps of a window: of the slowest site.
-        depth: windows after the first until the output is complete: sites on the longest path to it, and
-            products whose carrier waits for the other factor.
-        delays: of layers where branches of unequal depth meet, and products: steps that the shortest, or the carrier, waits.
+        depth: windows after the first until the output is complete, see `Coding.windows`.
+        delays: for each layer where branches of unequal depth meet, the steps that the first one waits.
         windows_between_images: see `graph.windows_between_images`.
         deviation: largest difference between a gate input as a sum of currents and as one sum,
             relative to the largest gate input of its site (at least 1).
@@ -214,11 +213,11 @@ class _Run:
         _refuse_low_precision(network)
         _refuse_masks(network)
         self.network = network
-        self.windows_between_images = graph.windows_between_images(network)
         self.keep_raster = raster
         self.K = max(call.op.parameters.K for call in network.sites)
         self.coding = Coding(network)
         self.windows = self.coding.windows
+        self.windows_between_images = graph.windows_between_images(network, self.windows)
         ends = keras.tree.flatten(network.outputs)
         self.depth = int(max(self.windows[value.index] for value in ends))
         self.delays = self._delays()
