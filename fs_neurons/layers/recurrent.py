@@ -12,17 +12,18 @@ network has SimpleRNN, LSTM, GRU, ConvLSTM, or RNN over such cells or a stack of
 from __future__ import annotations
 
 import contextvars
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import keras
 from keras import layers, ops
-from keras.src.layers.rnn.conv_lstm import (
-    ConvLSTMCell,  # the one cell that Keras does not make public
-)
 
 from fs_neurons import neuron
 from fs_neurons.layers.recording import Measure, SiteRecord, records_now, shapes_only
+
+# The one cell that Keras does not make public stands beside the layer that it is for.
+ConvLSTMCell: Any = vars(sys.modules[layers.ConvLSTM2D.__base__.__module__])["ConvLSTMCell"]
 
 _register = keras.saving.register_keras_serializable(package="fs_neurons")
 
