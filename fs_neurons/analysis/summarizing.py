@@ -242,28 +242,29 @@ def _is_worse(
 
 def _advice(remaining: Sequence[RemainingPart], profile: Profile, is_worse: bool) -> Iterator[str]:
     outside = sites_outside(profile.layers)
+    can_calibrate = profile.spikes_per_step is None  # no recurrent layers
     if outside:
         yield (
             f"{len(outside)} sites have more than 1 % of their inputs outside range: convert with"
             f" {', or with '.join(range_advice(outside))}"
         )
     if is_worse:
-        calibrate = "" if outside else "calibrate, convert(model, calibration_data=...); "
+        calibrate = "calibrate, convert(model, calibration_data=...); "
         yield (
-            f"{calibrate}fs.compare(model, snn, images) says which site costs most;"
+            f"{calibrate if can_calibrate and not outside else ''}fs.compare(model, snn, images) says which site costs most;"
             " fs.finetune(snn, images, teacher=model) trains it further"
         )
     yield from _about_remaining(remaining)
     if outside or is_worse:
         return
-    if profile.K > FEW_STEPS:
+    if profile.K > FEW_STEPS and can_calibrate:
         steps = max(profile.K // 2, FEW_STEPS)
         yield (
             "it is as good as before; for fewer time steps and spikes: convert(model,"
             f" calibration_data=..., steps={steps})"
         )
     else:
-        yield "nothing: it is as good as before, with few time steps"
+        yield "nothing: it is as good as before"
 
 
 def _about_remaining(remaining: Sequence[RemainingPart]) -> Iterator[str]:

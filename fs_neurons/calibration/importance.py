@@ -56,7 +56,8 @@ def importances(graph: Graph, propagation: Propagation) -> dict[Site, np.ndarray
     found: dict[Site, list[np.ndarray]] = {}
     for call in reversed(graph.calls):
         values = [value for value in keras.tree.flatten(call.outputs) if value in of]
-        inputs = [propagation.of[value] for value in call.inputs]
+        taken = [value for value in call.inputs if value.dtype != "bool"]  # no masks
+        inputs = [propagation.of[value] for value in taken]
         if not (values and inputs):
             continue
         output = of[values[0]]
@@ -73,7 +74,7 @@ def importances(graph: Graph, propagation: Propagation) -> dict[Site, np.ndarray
             shares = rule(call, output, inputs) if rule is not None else None
         if shares is None:
             shares = _as_relative_errors(output, statistics, inputs)
-        for value, x, share in zip(call.inputs, inputs, shares, strict=True):
+        for value, x, share in zip(taken, inputs, shares, strict=True):
             _add(of, value, share if len(share) == x.channels else _spread(share, x))
     return {site: _together(parts) for site, parts in found.items()}
 

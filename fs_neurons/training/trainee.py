@@ -166,7 +166,8 @@ def twin(model: keras.Model, policy: str | None, seed: int = 0) -> keras.Model:
             config["seed"] = next(seeds)
         if type(layer) is FSMaxPooling2D:
             # Has the same outputs but no gradient.
-            del config["K"], config["alpha"]
+            for own in ("K", "alpha", "parameters"):
+                config.pop(own, None)
             return keras.layers.MaxPooling2D.from_config(config)
         return training_class(layer).from_config(config)
 

@@ -123,7 +123,7 @@ def test_what_did_not_become_spiking_is_named_with_the_reason():
     assert found["any"][0] == "Lambda"
     assert found["norm"][0] == "LayerNormalization"
     assert "softmax" in found["heads"][1]
-    assert "LSTM" in found["memory"][1]
+    assert found["memory"] == ("tanh", "kept as asked for")
     assert found["classes"] == (
         "softmax", "normalises over the classes; the output of the model, which is a result"
     )  # fmt: skip
