@@ -126,6 +126,8 @@ def fuse_element_wise(
             padding = Padding.NONE
         flat = ops.reshape(x, (-1,))
         n = room = ops.shape(flat)[0]
+        if keras.backend.backend() == "jax" and not isinstance(n, int):
+            padding = Padding.NONE  # a symbol, as in a trace of shapes
         if padding is Padding.ARRAY:
             room = _power_of_two(n, SHORTEST)
         elif padding is Padding.BATCH and keras.backend.backend() == "tensorflow":
