@@ -196,7 +196,7 @@ def test_a_convolution_over_time_with_dilation_is_refitted(padding):
         ({"steps": 9, "spike_penalty": 0.01}, False),
     ],
 )
-def test_few_steps_end_with_all_weights_and_ranges_together(arguments, refined, short_refinement):
+def test_few_steps_end_with_all_weights_and_ranges_together(arguments, refined):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
