@@ -119,7 +119,15 @@ def _step(cell: Any, shape: tuple[int, ...], states: Any, masked: bool) -> keras
     present = [keras.Input((), dtype="bool")] if masked else []
     with _without_dropout(cell):
         output, after = cell.call(x, before)
-    return keras.Model([x, *before, *present], [output, *keras.tree.flatten(after)])
+    try:
+        return keras.Model([x, *before, *present], [output, *keras.tree.flatten(after)])
+    except ValueError as error:
+        if not masked:
+            raise
+        # Keras 3.10 takes no input that the outputs do not depend on.
+        raise ConversionError(
+            f"masked sequences can't be unrolled with Keras {keras.__version__}: install a newer one"
+        ) from error
 
 
 @contextlib.contextmanager
