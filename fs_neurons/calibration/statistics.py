@@ -60,6 +60,11 @@ class SiteStatistics:
         return self.source != UNKNOWN
 
     @property
+    def trusted(self) -> bool:
+        """Whether they are known, and rest on no guess about the model's inputs."""
+        return self.source not in (UNKNOWN, ASSUMED)
+
+    @property
     def low(self) -> np.ndarray:
         """Six standard deviations below the mean."""
         return self.mean - REACH * self.deviation

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 import keras
 
 from fs_neurons.calibration import InputStatistics, input_statistics
-from fs_neurons.calibration.moments import ASSUMED
 from fs_neurons.calibration.selection import Selection, can_choose, choose, outside, price_of_spikes
 from fs_neurons.network.activations import base_name
 from fs_neurons.network.errors import ConversionError
@@ -59,14 +58,14 @@ def select(
         for site in sites
     }
     price = price_of_spikes(
-        [s for s in statistics or () if s.site in steps_of and s.source != ASSUMED],
+        [s for s in statistics or () if s.site in steps_of and s.trusted],
         lambda s: steps_of[s.site],
     )
     found = {s.site: s for s in statistics} if statistics is not None else {}
     selected = {}
     for site, registered in sites.items():
         statistic = found.get(site.name)
-        if statistic is not None and statistic.known and statistic.source != ASSUMED:
+        if statistic is not None and statistic.trusted:
             selection = choose(statistic, site, _steps_for(site, steps), penalty, price)
             if selection is not None:
                 selected[site] = selection
@@ -89,7 +88,7 @@ def note_on(
     known = next((s for s in statistics or () if s.site == site.name), None)
     if known is None or not known.known:
         return "statistics unknown"
-    return "statistics assumed" if known.source == ASSUMED else ""
+    return "" if known.trusted else "statistics assumed"
 
 
 def _steps_for(site: Site, steps: int | None) -> int | None:
@@ -119,7 +118,7 @@ def warn_of_outside(
     shares: dict[Site, float] = {}
     for site, parameters in chosen.items():
         statistic = found.get(site.name)
-        if statistic is not None and statistic.known and statistic.source != ASSUMED:
+        if statistic is not None and statistic.trusted:
             share = (
                 selected[site].outside
                 if site in selected
