@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from absl import app, flags
 
+import fs_neurons as fs
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -64,6 +66,17 @@ def plain_loop(x, parameters):
     y = np.where(np.isnan(x), np.float32(np.nan), y)
     train = np.stack(spikes, axis=-1)
     return y, train, train.sum(axis=-1).astype(np.int32)
+
+
+def simulated(snn, images, atol=1e-5):
+    """`simulate`, whose outputs, and the spikes of every site, have to be those of the network."""
+    result = fs.simulate(snn, images)
+    np.testing.assert_allclose(result.outputs, np.asarray(snn(images)), atol=atol)
+    with fs.record_spikes() as records:
+        snn(images)
+    for site, record in zip(result.sites, records, strict=True):
+        np.testing.assert_array_equal(site.spikes, np.asarray(record.spikes))
+    return result
 
 
 def run_experiment(module, *arguments, expect=0):

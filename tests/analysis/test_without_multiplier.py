@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from conftest import simulated
 
 import fs_neurons as fs
 from fs_neurons import models
@@ -29,15 +30,9 @@ def test_trained_networks(name):
     snn = fs.convert(model, input_bits=8, input_range=(-1.5, 3), digital="none")
     rounded = np.round((images + 1.5) * 2**8 / 4.5) * 4.5 / 2**8 - 1.5
     expected = np.asarray(fs.convert(model)(rounded.astype(np.float32)))
-    assert (expected.argmax(-1) == np.asarray(snn(images)).argmax(-1)).all()
+    assert np.abs(np.asarray(snn(images)) - expected).max() < 0.5
     measured = assert_no_multiplication(snn, images)
-    result = fs.simulate(snn, images)
-    np.testing.assert_allclose(result.outputs, np.asarray(snn(images)), atol=1e-4)
-    with fs.record_spikes() as records:
-        snn(images)
-    for site, record in zip(result.sites, records, strict=True):
-        np.testing.assert_array_equal(site.spikes, np.asarray(record.spikes))
-    assert result.latency == measured.latency
+    assert simulated(snn, images, atol=1e-4).latency == measured.latency
 
 
 @pytest.mark.long
@@ -59,9 +54,5 @@ def test_networks_of_keras_applications(name):
         snn = fs.convert(model, **PIXELS)
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
     measured = assert_no_multiplication(snn, images)
-    result = fs.simulate(snn, images)
-    assert result.latency == measured.latency
-    with fs.record_spikes() as records:
-        snn(images)
-    for site, record in zip(result.sites, records, strict=True):
-        np.testing.assert_array_equal(site.spikes, np.asarray(record.spikes))
+    scale = max(1.0, float(np.abs(np.asarray(snn(images))).max()))
+    assert simulated(snn, images, atol=1e-4 * scale).latency == measured.latency

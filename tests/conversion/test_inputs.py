@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import simulated
 from keras import layers
 
 import fs_neurons as fs
@@ -96,12 +97,7 @@ def test_real_numbers_take_the_range_of_the_calibration_data(sequential):
     # Better than from the least to the largest number.
     whole = (images.max() - images.min()) / 63
     assert np.mean((seen - images) ** 2) <= whole**2 / 12
-    result = fs.simulate(snn, images[:6])
-    np.testing.assert_allclose(result.outputs, np.asarray(snn(images[:6])), atol=1e-5)
-    with fs.record_spikes() as records:
-        snn(images[:6])
-    for site, record in zip(result.sites, records, strict=True):
-        np.testing.assert_array_equal(site.spikes, np.asarray(record.spikes))
+    result = simulated(snn, images[:6])
     assert [site.window for site in result.sites] == [1, 2]
     assert fs.compare(model, snn, images[:20]).sites[0].name == "stem_relu"
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import simulated
 from keras import layers, ops
 
 import fs_neurons as fs
@@ -50,12 +51,7 @@ def test_products_of_spikes(coded, multiply):
     # Input 1, act 2, gate 3; multiples of the gate are complete one window later, those of a sum long before.
     assert coding.windows[call.outputs.index] == (4 if coded else 3)
     images = np.random.default_rng(0).normal(size=(4, 6, 6, 3)).astype(np.float32)
-    result = fs.simulate(snn, images)
-    np.testing.assert_allclose(result.outputs, np.asarray(snn(images)), atol=1e-5)
-    with fs.record_spikes() as records:
-        snn(images)
-    for site, record in zip(result.sites, records, strict=True):
-        np.testing.assert_array_equal(site.spikes, np.asarray(record.spikes))
+    result = simulated(snn, images)
     measured = fs.profile(snn, images)
     assert measured.latency == result.latency
     assert (measured.digital_macs, measured.digital) == (0, ())
