@@ -83,7 +83,8 @@ def fuse(
     if backend == "jax":
         import jax
 
-        return jax.jit(function)
+        jitted: Callable[..., Any] = jax.jit(function)
+        return jitted
     return function
 
 
@@ -245,7 +246,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     if backend == "jax":
         import jax
 
-        return jax.jit(function)
+        jitted: Callable[..., Any] = jax.jit(function)
+        return jitted
     return function
 
 
@@ -303,7 +305,8 @@ def with_gradients() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     import torch
 
-    return torch.enable_grad()
+    gradients: contextlib.AbstractContextManager[Any] = torch.enable_grad()
+    return gradients
 
 
 def with_float64() -> contextlib.AbstractContextManager[Any]:
