@@ -137,13 +137,15 @@ def fuse_element_wise(
         if room is not n:
             flat = ops.pad(flat, [[0, room - n]])
         results = kernel(flat, *others)
-        return keras.tree.map_structure(lambda r: _reshaped(r[:n], _shape(x)), results)
+        if room is not n:
+            results = keras.tree.map_structure(lambda r: r[:n], results)
+        return keras.tree.map_structure(lambda r: _reshaped(r, _shape(x)), results)
 
     if keras.backend.backend() != "tensorflow":
         return call
     import tensorflow as tf
 
-    # Traced once, not at each place where it is called.
+    # Of unknown sizes: traced once, not at each place where it is called.
     signature = [tf.TensorSpec(shape, tf.float32) for shape in (None, *shapes)]
     traced = {
         padding: tf.function(
@@ -153,7 +155,7 @@ def fuse_element_wise(
     }
 
     def run(padding: Padding, x: Any, *others: Any) -> Any:
-        if kernels_left_out():
+        if kernels_left_out() or x.shape.is_fully_defined():
             return call(padding, x, *others)
         results = traced[padding](x, *others)
         for result in keras.tree.flatten(results):
@@ -164,8 +166,8 @@ def fuse_element_wise(
 
 
 def _shape(x: Any) -> Any:
-    """Its shape, on TensorFlow as a tensor: there it may be of unknown rank."""
-    if keras.backend.backend() != "tensorflow":
+    """Its shape; on TensorFlow a tensor unless it is known, as there even the rank may be unknown."""
+    if keras.backend.backend() != "tensorflow" or x.shape.is_fully_defined():
         return keras.ops.shape(x)
     import tensorflow as tf
 
