@@ -1,6 +1,7 @@
 """Shared by all tests: a plain numpy FS-neuron, and where CIFAR-10 is."""
 
 import contextlib
+import functools
 import importlib
 import io
 import os
@@ -39,6 +40,16 @@ def pytest_collection_modifyitems(config, items):
     config.hook.pytest_deselected(items=left_out)
     gone = set(map(id, left_out))
     items[:] = [item for item in items if id(item) not in gone]
+
+
+@functools.cache
+def convolves_channels_first():
+    """Whether the framework does: TensorFlow without oneDNN, on a CPU, does not."""
+    try:
+        keras.layers.Conv2D(1, 1, data_format="channels_first")(np.zeros((1, 1, 1, 1)))
+    except Exception:
+        return False
+    return True
 
 
 def plain_loop(x, parameters):

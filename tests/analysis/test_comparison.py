@@ -129,8 +129,14 @@ def nested(depth, seed=0):
 
 
 @pytest.mark.filterwarnings("ignore:gate inputs outside")
-@pytest.mark.parametrize("depth", [1, 2])
-@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize(
+    ("depth", "fold"),
+    [
+        (1, True),
+        (2, False),
+        *(pytest.param(*x, marks=pytest.mark.long) for x in [(1, False), (2, True)]),
+    ],
+)
 def test_sites_are_paired_by_their_place(depth, fold, images):
     model = nested(depth)
     snn = fs.convert(model, relu=fs.relu_parameters(8, 4.0), fold_batch_norm=fold)

@@ -22,11 +22,16 @@ SPIKES = {
     "resnet8_k3": 188829,
     "resnet8_k4": 201923,
 }
+# One of each depth; the others are long tests.
+ALWAYS = ("resnet8_k2", "resnet14_k4", "resnet20_k3", "resnet50_k3")
 # Convolutions round differently from processor to processor, which moves a gate input across a threshold now and then.
 ROUNDING = 1e-3
 
 
-@pytest.mark.parametrize("name", SPIKES)
+@pytest.mark.parametrize(
+    "name",
+    [*ALWAYS, *(pytest.param(x, marks=pytest.mark.long) for x in SPIKES if x not in ALWAYS)],
+)
 def test_networks_load_and_fire_as_when_they_were_saved(name):
     snn = keras.models.load_model(params_dir() / "finetuned" / f"{name}.keras", compile=False)
     images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32")

@@ -57,6 +57,11 @@ FRONTS = {
 }  # fmt: skip
 
 
+# Of layers that remain or are left out, and of random weights.
+@pytest.mark.filterwarnings(
+    "ignore:in front of the first weights", "ignore:left out of the conversion"
+)
+@pytest.mark.filterwarnings("ignore:gate inputs outside")
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("front", FRONTS)
 def test_normalisation_goes_into_the_first_weights(front, padding):
@@ -90,7 +95,7 @@ def test_real_numbers_take_the_range_of_the_calibration_data(sequential):
     images = np.random.default_rng(1).normal(0.3, 1, (40, 6, 6, 2)).astype(np.float32)
     snn = fs.convert(model, calibration_data=images, steps=4, input_bits=6)
     coded = next(x for x in snn.layers if isinstance(x, fs.FSInput))
-    seen = np.asarray(keras.Model(snn.inputs, snn.get_layer("image_low").output)(images))
+    seen = np.asarray(keras.Model(snn.inputs[0], snn.get_layer("image_low").output)(images))
     step = coded.parameters.alpha / 64
     inside = (seen > seen.min()) & (seen < seen.max())
     assert np.abs(seen - images)[inside].max() <= step / 2 * (1 + 1e-4) and inside.mean() > 0.99

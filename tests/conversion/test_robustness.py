@@ -196,7 +196,7 @@ def test_lora_weights_are_carried_over(fold):
 
 
 @pytest.mark.filterwarnings("ignore:.* does not have a `quantize` method implemented")
-@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("fold", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_quantised_model_is_converted(fold, tmp_path):
     model = small(layers.BatchNormalization(name="norm"), layers.Dense(5, name="next"))
     model.quantize("int8")

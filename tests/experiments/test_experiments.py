@@ -34,6 +34,7 @@ def test_table2_on_digits_prints_and_writes_the_same_numbers(tmp_path):
     assert (tmp_path / "table2_digits.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.filterwarnings("ignore:outside what their parameters cover")
 def test_table2_on_cifar10_puts_the_paper_beside(tmp_path, cifar10_dir):
     printed = run(
         "table2", f"--data_dir={cifar10_dir}", "--models=resnet8", "--limit=300", "--K=4", "--alpha=8",

@@ -58,6 +58,7 @@ def test_missing_weights_name_the_command(tmp_path, monkeypatch):
         models.pretrained("resnet20", "digits")
 
 
+@pytest.mark.filterwarnings("ignore:outside what their parameters cover")
 @pytest.mark.parametrize("name", ["resnet8", "se_resnet8_swish"])
 def test_shipped_digit_networks_classify_before_and_after_conversion(name):
     data = datasets.load("digits", "test")

@@ -61,6 +61,7 @@ def test_products_of_spikes(coded, multiply):
         assert call.name not in result.delays
 
 
+@pytest.mark.filterwarnings("ignore:in front of the first weights")
 def test_the_product_is_that_of_decoded_values_and_exact_on_grids():
     inputs = keras.Input((6,))
     x = layers.ReLU(name="x")(inputs)

@@ -45,8 +45,9 @@ def smaller_networks(monkeypatch):
     )
 
 
-# Pages that show what happens with ranges that are too small.
+# Pages that show what happens with ranges that are too small, and in front of a nested model.
 @pytest.mark.filterwarnings("ignore:outside what their parameters cover")
+@pytest.mark.filterwarnings("ignore:in front of the first weights")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run_one_after_the_other(
     page, tmp_path, monkeypatch, capsys, smaller_networks

@@ -132,6 +132,7 @@ def test_currents_of_spikes_are_what_the_layers_make_of_them():
 # --- networks -----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:outside what their parameters cover")
 @pytest.mark.parametrize("name", ["resnet8", "se_resnet8_swish"])
 def test_trained_networks(name):
     from fs_neurons.data import datasets
