@@ -61,7 +61,7 @@ def _table1(found: Results) -> list[Claim]:
         ("resnet50", "ResNet50", paper.RESNET50),
     ):
         text = (
-            f"{title} on ImageNet classifies {row.snn_top1:.2f} % as spiking network"
+            f"{title} on ImageNet classifies {row.snn_top1:.2f} % as a spiking network"
             f" ({row.ann_top1:.2f} % before) with {row.spikes} spikes per image."
         )
         here = measured.get(name)

@@ -156,7 +156,6 @@ def finetuned(
         "target_spikes": FLAGS.target_spikes,
         "training_images": len(train_set),
         "minutes": epochs.minutes(history),
-        "command": results.command(),
     }
 
 

@@ -211,7 +211,6 @@ def _row(
         "spikes_per_neuron": spikes,
         "images": images,
         "conversion_seconds": round(seconds, 1),
-        "command": results.command(),
     }
 
 

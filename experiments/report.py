@@ -103,7 +103,7 @@ SECTIONS = (
     Section(
         "figure5", "Figure 5: spikes and gate inputs",
         "Spikes of an FS-neuron against its gate input, and the gate inputs that occur: the paper's and the"
-        " measured ones.",
+        " measured ones. The peak that was measured in B reaches out of the frame.",
         "The networks of the paper need ImageNet weights; make figure5 draws it where they are.",
     ),
     Section("figure6a", "Figure 6A: accuracy against the number of steps", "", "make figure6a measures it."),
@@ -132,6 +132,12 @@ SECTIONS = (
             "A network of other authors: error of its features on photographs, and what a linear probe makes of"
             " them, for each way to convert it.",
             "make efficientnet measures it."),
+    Section("recurrent", "Recurrent networks",
+            "LSTM and GRU with gates of FS-neurons, for several numbers of steps K.",
+            "make recurrent measures it."),
+    Section("chip", "Ready for a chip",
+            "Coded inputs and integers: accuracy against bits, spikes, additions, steps and energy.",
+            "make chip measures it."),
     Section("benchmark", "Time and memory", "Quartiles of the time per gate input, in nanoseconds, and per"
             " image, in milliseconds; and ratios, measured side by side.",
             "make benchmark measures it."),
@@ -227,12 +233,20 @@ def _provenance(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         "data": result["data"],
         "images": f"{result['images']:,}" if result["images"] else "",
         "date": result["date"],
-        "commit": result.get(results.COMMIT) or "",
+        "commit": _commits(result),
         "versions": ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
         "backend": result["backend"],
         "machine": result["machine"],
     }
     return [(name, text) for name, text in entries.items() if text]
+
+
+def _commits(result: Mapping[str, Any]) -> str:
+    """That of the result, or those of its rows, where they come from several runs."""
+    rows = result.get("rows") or []
+    found = collections.Counter(row[results.COMMIT] for row in rows if row.get(results.COMMIT))
+    counted = (f"{commit} ({n} of {len(rows)} rows)" for commit, n in found.items())
+    return "; ".join(counted) or result.get(results.COMMIT) or ""
 
 
 def _picture(path: pathlib.Path) -> Picture:

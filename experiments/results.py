@@ -38,6 +38,8 @@ PROVENANCE = {
 COMMIT = "commit"
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "numba")
 SOURCES = ("fs_neurons", "experiments", "params")  # what a result depends on
+# What a row keeps of its own run, in a file whose rows come from several.
+OF_A_ROW = ("command", "date", COMMIT, "versions")
 
 # The command of the experiment that runs, where it isn't that of the process.
 running: contextvars.ContextVar[str | None] = contextvars.ContextVar("running", default=None)
@@ -139,13 +141,14 @@ def merge_rows(
 ) -> list[dict[str, Any]]:
     """Puts rows into the result at `path`, in place of those with the same key; all others stay.
 
-    Several processes may do so at once: none loses a row of another.
+    Several processes may do so at once: none loses a row of another. Each row says by which command, when and
+    by which commit and versions it was made; the file says so of the last run.
 
     Args:
         path: of the JSON file.
         new: rows to add.
         key: what tells a row from others, such as its network and K.
-        content: everything but the rows.
+        content: everything but the rows, with what `provenance` gives.
 
     Returns:
         All rows that are in the file now.
@@ -154,9 +157,11 @@ def merge_rows(
         ValueError: the file is not the result of an experiment.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    made_by = {name: content[name] for name in OF_A_ROW}
     with _locked(path.parent):
         keys = {key(row) for row in new}
-        rows = [row for row in rows_of(path) if key(row) not in keys] + [dict(row) for row in new]
+        rows = [row for row in rows_of(path) if key(row) not in keys]
+        rows += [{**row, **made_by} for row in new]
         write_json(path, {**content, "rows": rows})
     return rows
 

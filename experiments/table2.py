@@ -191,7 +191,7 @@ def plot(rows: list[dict[str, Any]], data: str) -> plt.Figure:
     ]
     left.set(yticks=list(at), yticklabels=[_label(r) for r in rows], ylim=(-0.6, len(rows) - 0.3))
     left.set(
-        xlim=(min(shown) - 1, max(shown) + 1),
+        xlim=(min(shown) - 1, min(max(shown) + 1, 100)),
         xlabel="test accuracy (%)",
         title=f"Accuracy, {runner.title(data)}",
     )

@@ -8,14 +8,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments import results
+from experiments import results, runner
 
 # Key of a row -> heading of its column; keys that are not here are shown with spaces for underscores.
 HEADINGS = {
     "ann": "ANN %", "snn": "FS %", "difference": "difference", "agreement": "agreement %",
     "ann_top1": "ANN top-1 %", "ann_top5": "ANN top-5 %", "snn_top1": "FS top-1 %",
-    "snn_top5": "FS top-5 %", "ann_images_per_second": "ANN images/s",
-    "snn_images_per_second": "FS images/s", "time_ratio": "time FS/ANN", "spikes_per_image": "spikes/image",
+    "snn_top5": "FS top-5 %", "spikes_per_image": "spikes/image",
     "spikes_per_neuron": "spikes/neuron", "fs_layers": "FS layers", "mse": "mean squared error",
     "mse_in_main_region": "error in [−2, 2]", "mse_outside_main_region": "error outside [−2, 2]",
     "mse_in_range": "error below α", "mse_outside_range": "error from α on",
@@ -50,14 +49,18 @@ METHOD_NAMES = {
 DECIMALS = {
     "ann": 2, "snn": 2, "difference": 2, "agreement": 2, "ann_top1": 2, "ann_top5": 2, "snn_top1": 2,
     "snn_top5": 2, "accuracy": 2, "calibrated": 2, "spikes_per_neuron": 2,
-    "calibrated_spikes_per_neuron": 2, "mean_spikes": 2, "time_ratio": 2, "ratio": 2, "spikes_per_image": 0,
-    "ann_images_per_second": 0, "snn_images_per_second": 0, "alpha": 1, "conversion_seconds": 0,
+    "calibrated_spikes_per_neuron": 2, "mean_spikes": 2, "ratio": 2, "spikes_per_image": 0,
+    "alpha": 1, "conversion_seconds": 0,
     "probe": 2, "probe_original": 2, "feature_error": 2, "median_feature_error": 2, "learning_rate": 3, "label_share": 1, "target_spikes": 2, "minutes": 0,
 }  # fmt: skip
 MOST_DECIMALS = 5
 # Names that the paper's figures have, where they differ from those of the measured ones.
 PAPER_KEYS = {"spikes": "spikes_per_image", "layers": "fs_layers"}
-HIDDEN = ("tally", "sha256", "command", "fingerprint")
+# Times are left to the benchmark, which measures them side by side.
+HIDDEN = (
+    "tally", "sha256", "fingerprint", "ann_images_per_second", "snn_images_per_second", "time_ratio",
+    *results.OF_A_ROW,
+)  # fmt: skip
 SIGNED = ("difference",)
 # By which rows are sorted, where they have them; others stay in the order of the result.
 SORTED_BY = ("run", "network", "converted", "method", "code", "K", "Q", "steps")
@@ -295,4 +298,6 @@ def shown(key: str, value: Any, decimals: int | None = None) -> str:
         return f"{value:,}".replace("-", "−") if key not in ("seed", "size") else str(value)
     if isinstance(value, (list, tuple)):
         return " ".join(shown(key, entry) for entry in value)
+    if key == "network":
+        return runner.title(value)
     return METHOD_NAMES.get(value, str(value)) if key == "method" else str(value)

@@ -75,15 +75,17 @@ def draw_neuron(parameters: FSParameters, x: float, function: Function | None = 
             title=f"{parameters.name}: gate input x = {x:g}", ylabel="potential", ylim=(low, high)
         )
         if v.min() < low:  # a reset that switches the neuron off
+            t, late = int(v.argmin()) + 1, v.argmin() >= K / 2
             top.annotate(
-                f"v({v.argmin() + 1}) = {v.min():.3g}", (v.argmin() + 1, low), xytext=(0, 2),
-                ha="center", fontsize=7, color=SNN, textcoords="offset points",
+                f"v({t}) = {v.min():.3g}".replace("-", "−"), (t - 0.5, low), fontsize=7, color=SNN,
+                xytext=(-4 if late else 4, 2), ha="right" if late else "left",
+                textcoords="offset points",
             )  # fmt: skip
         middle.vlines(steps[fired], 0, 1, color=SNN, linewidth=2)
         for t in steps[fired]:
             middle.annotate(
-                f"{parameters.d[t - 1]:.2g}", (t, 1), xytext=(0, 2), ha="center", fontsize=7,
-                textcoords="offset points",
+                f"{parameters.d[t - 1]:.2g}".replace("-", "−"), (t, 1), xytext=(0, 2), ha="center",
+                fontsize=7, textcoords="offset points",
             )  # fmt: skip
         middle.axhline(0, color="#cccccc", linewidth=0.6, zorder=0)
         middle.set(ylim=(0, 1.6), yticks=[])

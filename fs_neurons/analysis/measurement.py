@@ -186,11 +186,11 @@ def _finished(steps: list[SiteCollector]) -> LayerProfile:
     )
 
 
-def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple[list[Any], ...]]:
-    """(inputs, 1 for each image and 0 for each copy) -> a `Measured` per site, spikes of each pool."""
+def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple[Any, ...]]:
+    """(inputs, 1 for each image and 0 for each copy) -> a `Measured` per site, spikes of each pool, outputs."""
     pools = {call: pooled_site(network, call) for call in spiking_pools(network)}
 
-    def measure_all(inputs: Any, valid: Any) -> tuple[list[Any], ...]:
+    def measure_all(inputs: Any, valid: Any) -> tuple[Any, ...]:
         pooled: dict[Call, Any] = {}
         running: Any = None  # the layer that measures
         counted = valid
@@ -215,8 +215,8 @@ def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple
             return call(tensors)
 
         with record_spikes(measure) as records:
-            network.run(inputs, each)
-        return [record.spikes for record in records], [pooled[pool] for pool in pools]
+            outputs = network.run(inputs, each)
+        return [record.spikes for record in records], [pooled[pool] for pool in pools], outputs
 
     return measure_all
 

@@ -123,8 +123,14 @@ def measured(
     verbose: bool = False,
     distribution: Distribution = ONE,
     multiplier: bool | None = None,
+    on_outputs: Callable[[Any, int], None] | None = None,
 ) -> Profile:
-    """What `profile` gives, without its warning."""
+    """What `profile` gives, without its warning.
+
+    Args:
+        as for `profile`; `on_outputs` takes the outputs of each batch, in the structure of the model, and
+            the number of its images, behind which there may be copies.
+    """
     batches = Batches(snn, images, batch_size)
     network: Graph | None = None
     bar = keras.utils.Progbar(batches.images, verbose=int(verbose), unit_name="image")
@@ -146,13 +152,15 @@ def measured(
         mine = [several[i] if i < len(several) else idle for i in distribution.local]
         valid = [(np.arange(size) < batch.count).astype(np.float32) for batch in mine]
         results = measure([(batch.inputs, v) for batch, v in zip(mine, valid, strict=True)])
-        for batch, (measured, pooled) in zip(mine, results, strict=True):
+        for batch, (measured, pooled, outputs) in zip(mine, results, strict=True):
             if not batch.count:
                 continue
             for site, tensors in zip(sites, measured, strict=True):
                 site.add(Measured(*map(ops.convert_to_numpy, tensors)), batch.count)
             for pool, spikes in zip(pools, pooled, strict=True):
                 pool.count(ops.convert_to_numpy(spikes), batch.count)
+            if on_outputs is not None:
+                on_outputs(outputs, batch.count)
         bar.add(sum(batch.count for batch in several))
     assert network is not None  # Batches has at least one
     collectors: list[SpikeCounter] = [*sites, *pools]

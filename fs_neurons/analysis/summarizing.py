@@ -139,7 +139,12 @@ def summary(
             " iterable such as a tf.data.Dataset"
         )
     report = conversion_report(snn)
-    before, after = (_outputs(network, images, batch_size) for network in (model, snn))
+    original, converted = _Outputs(), _Outputs()
+    forward = compiled(lambda inputs: model(inputs, training=False))
+    for inputs, count in Batches(model, images, batch_size):
+        original.add(forward(keras.tree.map_structure(ops.convert_to_tensor, inputs)), count)
+    profile = measured(snn, images, batch_size, verbose=verbose, on_outputs=converted.add)
+    before, after = original.arrays, converted.arrays
     shapes = [[x.shape for x in outputs] for outputs in (before, after)]
     if shapes[0] != shapes[1]:
         raise ValueError(
@@ -152,7 +157,6 @@ def summary(
     accuracies: list[float | None] = [None, None]
     if labels is not None:
         accuracies = _accuracies(classes, labels, len(before[0]))
-    profile = measured(snn, images, batch_size, verbose=verbose)
     agreement = None if classes is None else float((classes[0] == classes[1]).mean())
     error = _error(before, after)
     remaining = tuple(remaining_parts(snn))
@@ -169,15 +173,21 @@ def summary(
     )
 
 
-def _outputs(model: keras.Model, images: Any, batch_size: int) -> list[np.ndarray]:
-    """All outputs of a model in float32, (images, ...) each."""
-    forward = compiled(lambda inputs: model(inputs, training=False))
-    parts = []
-    for inputs, count in Batches(model, images, batch_size):
-        outputs = forward(keras.tree.map_structure(ops.convert_to_tensor, inputs))
-        flat = keras.tree.flatten(outputs)
-        parts.append([ops.convert_to_numpy(ops.cast(x, "float32"))[:count] for x in flat])
-    return [np.concatenate(x) for x in zip(*parts, strict=True)]
+class _Outputs:
+    """Outputs of a model, batch by batch."""
+
+    def __init__(self) -> None:
+        self._batches: list[list[np.ndarray]] = []
+
+    def add(self, outputs: Any, count: int) -> None:
+        """Adds those of a batch, without the copies behind its images."""
+        flat = [ops.convert_to_numpy(ops.cast(x, "float32")) for x in keras.tree.flatten(outputs)]
+        self._batches.append([x[:count] for x in flat])
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """All outputs in float32, (images, ...) each."""
+        return [np.concatenate(parts) for parts in zip(*self._batches, strict=True)]
 
 
 def _classes(

@@ -16,9 +16,9 @@ def settled(best: State, problem: Problem) -> State:
     """The set with safe thresholds and small resets; unchanged on a grid, or of too many intervals.
 
     A step that fires everywhere in the range gets a threshold far below it, so that the response keeps
-    its value there. One that fires nowhere is switched off, lest it fires beyond. Resets, of which large
-    ones often do the same as smaller ones, are halved as long as the response stays the same in the
-    domain and does not go further astray outside it.
+    its value there. One that fires nowhere is switched off, lest it fires beyond. The last reset is 0, as no
+    step comes after it. Other resets, of which large ones often do the same as smaller ones, are halved as
+    long as the response stays the same in the domain and does not go further astray outside it.
     """
     _, trains = _staircase(best, problem.grid[0], problem.grid[-1])
     if problem.step > 0.0 or not len(trains):
@@ -30,6 +30,7 @@ def settled(best: State, problem: Problem) -> State:
             changed.T[t] = problem.low - FAR
         elif not (ever >> t) & 1:
             changed.T[t], changed.h[t], changed.d[t] = problem.high + FAR, 0.0, 0.0
+    changed.h[-1] = 0.0
     for t in range(len(best.T)):
         while abs(changed.h[t]) > SMALL_RESET * (problem.high - problem.low):
             smaller = changed.copy()

@@ -81,6 +81,15 @@ def test_every_result_has_commit_and_versions(tmp_path):
         assert re.match(r"[0-9a-f]{40}( with changes)?$", result["commit"])
 
 
+def test_every_result_that_is_kept_says_which_commit_made_it():
+    paths = [p for p in results.RESULTS_DIR.glob("*.json") if not p.stem.endswith("_partial")]
+    assert len(paths) > 15
+    for path in paths:
+        result = results.read_json(path)
+        rows = [row for row in result.get("rows", ()) if "command" in row]
+        assert all(part.get("commit") for part in (result, *rows)), path.name
+
+
 def test_rows_of_runs_at_the_same_time_all_stay(tmp_path):
     path = tmp_path / "rows.json"
     made_by = results.provenance("nothing", 0)
@@ -97,6 +106,17 @@ def test_rows_of_runs_at_the_same_time_all_stay(tmp_path):
         (number, step) for number in range(8) for step in range(5)
     ]
     assert [file.name for file in tmp_path.iterdir()] == ["rows.json"]
+
+
+def test_rows_keep_what_made_them(tmp_path):
+    path = tmp_path / "rows.json"
+    for number, command in ((1, "first"), (2, "second"), (2, "third")):
+        made_by = {**results.provenance("nothing", 0), "command": command}
+        results.merge_rows(path, [{"number": number}], lambda row: row["number"], made_by)
+    rows = results.rows_of(path)
+    assert [row["command"] for row in rows] == ["first", "third"]
+    for row in rows:
+        assert row["commit"] == results.commit() and row["versions"] == results.versions()
 
 
 def test_help_lists_the_flags_of_the_experiment():

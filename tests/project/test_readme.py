@@ -63,14 +63,17 @@ def test_python_blocks_run_one_after_the_other(
         assert shown and set(shown.splitlines()) <= set(printed)
 
 
+def rows_of(name):
+    return json.loads((ROOT / "results" / f"{name}.json").read_text())["rows"]
+
+
 def test_the_pages_have_blocks():
     assert len(PAGES) > 5 and sum(len(blocks(page, "python")) for page in PAGES) > 15
 
 
 def test_the_table_on_top_is_the_measured_one():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = json.loads((ROOT / "results" / "table2.json").read_text())["rows"]
-    rows = [row for row in rows if row["paper"]]
+    rows = [row for row in rows_of("table2") if row["paper"]]
     assert len(rows) == 4
     for row in rows:
         paper, name = row["paper"], row["network"].replace("resnet", "ResNet")
@@ -80,6 +83,31 @@ def test_the_table_on_top_is_the_measured_one():
             f" ({paper['snn']:.2f}) | {row['spikes_per_neuron']:.2f} ({spikes:.2f}) |"
         )
         assert line in text
+    swish = {row["sets"]: row for row in rows_of("swish_sets")}
+    calibrated = next(
+        row for row in rows_of("pareto")
+        if (row["network"], row["method"], row["K"]) == ("se_resnet20_swish", "calibrated", 16)
+    )  # fmt: skip
+    for label, row in {
+        "SE-ResNet20 with Swish, published sets": swish["published, K=16"],
+        "the same, accurate sets": swish["fitted, K=16"],
+        "the same, by channel (default)": swish["by channel, K=16"],
+        "the same, calibrated": calibrated,
+    }.items():
+        accuracies = f"91.28 % | {row['snn']:.2f} %"
+        assert f"| {label} | {accuracies} | {row['spikes_per_neuron']:.2f} |" in text
+    features = {row["label"]: row for row in rows_of("efficientnet_b0")}
+    for label, row in {
+        "EfficientNet-B0, published sets": features["published"],
+        "the same, by channel (default)": features["without data"],
+    }.items():
+        error = f"features {100 * row['feature_error']:.0f} % off"
+        assert f"| {label} | | {error} | {row['spikes_per_neuron']:.2f} |" in text
+
+
+def test_the_front_page_is_short():
+    text = PAGES[0].read_text(encoding="utf-8")
+    assert len(text.split()) <= 700 and len(re.findall(r"^\| ---", text, re.M)) == 1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
