@@ -256,8 +256,10 @@ def title(name: str) -> str:
     if data in datasets.NAMES:
         name += f" on {data}"
     words = {
-        "resnet": "ResNet", "efficientnet": "EfficientNet", "se_": "SE-", "_swish": ", Swish",
-        "cifar": "CIFAR-", "_b": "-B",
+        "resnet": "ResNet", "efficientnet_b": "EfficientNet-B", "efficientnet-b": "EfficientNet-B",
+        "se_": "SE-", "_swish": ", Swish",
+        "mobilenet": "MobileNet", "cifar": "CIFAR-", "spoken_digit": "spoken digits", "trec": "TREC",
+        "digits_rows": "rows of digits", "_bilstm": ", bidirectional LSTM", "_lstm": ", LSTM", "_gru": ", GRU",
     }  # fmt: skip
     for short, long in words.items():
         name = name.replace(short, long)

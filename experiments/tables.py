@@ -49,7 +49,7 @@ METHOD_NAMES = {
 DECIMALS = {
     "ann": 2, "snn": 2, "difference": 2, "agreement": 2, "ann_top1": 2, "ann_top5": 2, "snn_top1": 2,
     "snn_top5": 2, "accuracy": 2, "calibrated": 2, "spikes_per_neuron": 2,
-    "calibrated_spikes_per_neuron": 2, "mean_spikes": 2, "ratio": 2, "spikes_per_image": 0,
+    "calibrated_spikes_per_neuron": 2, "mean_spikes": 2, "ratio": 2, "ratio_spread": 3, "spikes_per_image": 0,
     "alpha": 1, "conversion_seconds": 0,
     "probe": 2, "probe_original": 2, "feature_error": 2, "median_feature_error": 2, "learning_rate": 3, "label_share": 1, "target_spikes": 2, "minutes": 0,
 }  # fmt: skip
@@ -121,7 +121,8 @@ def _tables(key: str, value: Any, title: str) -> list[Table]:
         tables = [table([single], title)] if single else []
         for name, entry in value.items():
             if not _is_fact(entry):
-                tables += _tables(name, entry, f"{title}: {heading(name)}")
+                part = HEADINGS.get(name) or runner.title(name).replace("_", " ")
+                tables += _tables(name, entry, f"{title}: {part}")
         return tables
     rows = in_order(value)
     nested = [k for k in dict.fromkeys(k for row in rows for k in row) if _is_nested(rows, k)]

@@ -35,6 +35,18 @@ def test_the_paper_is_beside_what_was_measured():
     assert (spikes.text, spikes.paper) == ("1,234", "261,779")
 
 
+def test_networks_are_written_as_in_text():
+    for name, text in {
+        "resnet20": "ResNet20",
+        "se_resnet20_swish": "SE-ResNet20, Swish",
+        "efficientnet_b0": "EfficientNet-B0",
+        "efficientnet-b7": "EfficientNet-B7",
+        "trec_bilstm": "TREC, bidirectional LSTM",
+        "spoken_digit_gru": "spoken digits, GRU",
+    }.items():
+        assert tables.shown("network", name) == text
+
+
 def test_numbers_of_a_column_have_equal_decimals():
     table = tables.table([{"mse": 0.58155}, {"mse": 0.00123}, {"mse": 0.1}, {"mse": None}])
     assert [row[0].text for row in table.rows] == ["0.5816", "0.0012", "0.1000", ""]
@@ -73,8 +85,8 @@ def test_nothing_nested_is_shown_as_json():
     facts, found = tables.content({**MADE_BY, **nested})
     assert facts == [("rounds", "5"), ("spikes", "1 0 1")]
     assert [table.title for table in found] == [
-        "Networks: resnet20", "Networks: resnet20: milliseconds per image",
-        "Networks: resnet20: Peak memory, MiB",
+        "Networks: ResNet20", "Networks: ResNet20: milliseconds per image",
+        "Networks: ResNet20: Peak memory, MiB",
     ]  # fmt: skip
     times = found[1]
     assert [c.heading for c in times.columns] == [

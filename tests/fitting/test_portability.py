@@ -26,11 +26,11 @@ PINNED = {
     "bptt": (("swish", 6, (-8, 12)), {"method": "bptt", "effort": 5}),
 }  # fmt: skip
 DIGESTS = {
-    "swish": "c38585a1665ecc23",
-    "guard": "1cac081fc28f4b57",
-    "density": "4d130be20421d94b",
+    "swish": "a17bbd187f66b87c",
+    "guard": "413c5b301261d6d4",
+    "density": "80aef4b47439c544",
     "bits": "5f12c3f97058bd92",
-    "bptt": "a5b208bd0f6544bd",
+    "bptt": "746826f4066f69fd",
 }
 
 
