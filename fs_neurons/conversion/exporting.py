@@ -6,7 +6,7 @@
     export(snn, "net.nir", format="nir", images=x)
 
 ONNX and LiteRT have no fused kernels: FS-ReLU becomes scaling, rounding and clipping, any other set two table
-lookups, see `neuron.lookup`. A SavedModel keeps its kernels. In ONNX, recurrent layers of FS-neurons are unrolled.
+lookups, see `neuron.lookup`. A SavedModel keeps its kernels. In ONNX and LiteRT, recurrent layers of FS-neurons are unrolled.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from fs_neurons.conversion.onnx_integers import to_integers
 from fs_neurons.conversion.onnx_scales import fold_scales
 from fs_neurons.conversion.onnx_sites import StandIns, write_out
 from fs_neurons.layers import RecurrentFS
+from fs_neurons.layers.recurrent import without_loops
 from fs_neurons.network.graph import trace
 from fs_neurons.network.keras_internals import input_structure, parts_of, patch_tf2onnx
 
@@ -58,7 +59,7 @@ def export(
     Raises:
         RuntimeError: the backend is not TensorFlow; "nir" runs on all.
         ConversionError: what has no node in NIR, for "nir"; a recurrent layer of FS-neurons that can't be
-            unrolled, for "onnx": see `network.trace`.
+            unrolled, for "onnx" and "litert": see `network.trace`.
         TypeError: not a Keras model.
         ValueError: another format, or a model that is not built; or `integers`, and the format is not "onnx" or
             no convolution is between two FS-ReLUs with K <= 8.
@@ -89,7 +90,7 @@ def export(
             raise ValueError(
                 f"format 'litert' needs Keras 3.13 or later; this is {keras.__version__}"
             )
-        with without_kernels():
+        with without_kernels(), _unrolled(model):
             _at_inference(model).export(str(path), format=format, **{"verbose": False, **options})
     else:
         _at_inference(model).export(str(path), format=format, **{"verbose": False, **options})
@@ -154,17 +155,10 @@ def _export_onnx(
 @contextlib.contextmanager
 def _unrolled(model: keras.Model) -> Iterator[None]:
     """Recurrent layers of FS-neurons go through their sequences without a loop, inside of which no site is found."""
-    found = [part for part in parts_of(model) if isinstance(part, RecurrentFS)]
-    if found:
+    if any(isinstance(part, RecurrentFS) for part in parts_of(model)):
         trace(model)  # refuses by name what can't be unrolled
-    before = [layer.unroll for layer in found]
-    try:
-        for layer in found:
-            layer.unroll = True
+    with without_loops():
         yield
-    finally:
-        for layer, unroll in zip(found, before, strict=True):
-            layer.unroll = unroll
 
 
 def _make_integers(graph: OnnxGraph, stand_ins: StandIns, name: str) -> None:

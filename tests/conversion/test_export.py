@@ -8,8 +8,6 @@ import pytest
 from keras import layers, ops
 
 import fs_neurons as fs
-from fs_neurons.layers import RecurrentFS
-from fs_neurons.network.keras_internals import parts_of
 from fs_neurons.neuron.sets import load
 
 pytestmark = pytest.mark.skipif(
@@ -219,8 +217,8 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_recurrent_layers_are_unrolled_in_onnx(masked, tmp_path):
+@pytest.mark.parametrize(("fmt", "masked"), [("onnx", False), ("onnx", True), ("litert", True)])
+def test_recurrent_layers_are_unrolled(fmt, masked, tmp_path):
     keras.utils.set_random_seed(0)
     parts = [
         layers.Bidirectional(layers.GRU(4, return_sequences=True)),
@@ -232,10 +230,9 @@ def test_recurrent_layers_are_unrolled_in_onnx(masked, tmp_path):
     )
     x = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
     x[0, 2:] = 0
-    fs.export(snn, tmp_path / "snn.onnx")
-    outputs = opened(tmp_path / "snn.onnx", "onnx")(x)
+    fs.export(snn, tmp_path / "snn", format=fmt)
+    outputs = opened(tmp_path / "snn", fmt)(x)
     np.testing.assert_allclose(outputs, ops.convert_to_numpy(snn(x)), atol=1e-5)
-    assert not any(layer.unroll for layer in parts_of(snn) if isinstance(layer, RecurrentFS))
 
 
 def test_recurrent_layers_that_onnx_cannot_have_are_refused_by_name(tmp_path):

@@ -357,3 +357,6 @@ def test_gates_need_a_multiplier():
     model = network(layers.LSTM(3, name="lstm"), layers.Dense(2))
     with pytest.raises(fs.ConversionError, match=r"need a multiplier.*'lstm/"):
         fs.convert(model, digital="none", input_bits=8, input_range=(-4, 4))
+    model = network(layers.LSTM(3), masked=True)
+    with pytest.raises(fs.ConversionError, match="masks steps by their exact value"):
+        fs.convert(model, input_bits=8, input_range=(-4, 4))
