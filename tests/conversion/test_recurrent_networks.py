@@ -353,10 +353,19 @@ def test_time_distributed_recurrent_layers(tmp_path):
             tool(snn, x)
 
 
-def test_gates_need_a_multiplier():
-    model = network(layers.LSTM(3, name="lstm"), layers.Dense(2))
-    with pytest.raises(fs.ConversionError, match=r"need a multiplier.*'lstm/"):
-        fs.convert(model, digital="none", input_bits=8, input_range=(-4, 4))
+def test_only_a_simple_network_needs_no_multiplier():
+    options = {"digital": "none", "input_bits": 8, "input_range": (-4, 4)}
+    for layer in (layers.LSTM, layers.GRU):
+        model = network(layer(3, name="layer"), layers.Dense(2))
+        with pytest.raises(
+            fs.ConversionError, match=r"'layer/multiply\S*' multiplies a gate with a state"
+        ):
+            fs.convert(model, **options)
+    x = sequences(3)
+    snn = fs.convert(network(layers.SimpleRNN(3), layers.Dense(2)), **options)
+    result, profiled = fs.simulate(snn, x), fs.profile(snn, x)
+    np.testing.assert_allclose(result.outputs, numpy_of(snn(x))[0], atol=1e-5)
+    assert result.spikes.sum() == profiled.total_spikes
     model = network(layers.LSTM(3), masked=True)
     with pytest.raises(fs.ConversionError, match="masks steps by their exact value"):
         fs.convert(model, input_bits=8, input_range=(-4, 4))
