@@ -3,12 +3,14 @@
     python -m experiments.recurrent                                  # spoken digits and questions, else rows of digits
     python -m experiments.recurrent --networks=digits_rows_lstm
 
-Every gate gets a fitted set of K steps, sigmoid and tanh alike, or at K = 12 the sparse ones. Writes recurrent.png and
-recurrent.json to --output_dir.
+Every gate gets a fitted set of K steps, sigmoid and tanh alike, or at K = 12 the sparse ones; or each of its units the
+set that suits it best, calibrated on some of the training sequences. Writes recurrent.png and recurrent.json to
+--output_dir, the rows of a network once it is measured: a run that was killed goes on there, if nothing was changed.
 """
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import keras
@@ -40,12 +42,18 @@ flags.DEFINE_integer(
 runner.define_output_flag(FLAGS)
 
 # Sets of every gate: number of steps, and how they are marked.
-SETS = [(K, "") for K in (4, 6, 8, 10, 12, 16)] + [(12, "sparse")]
+STEPS = (4, 6, 8, 10, 12, 16)
+SPARSE, CALIBRATED = "sparse", "calibrated"
+SETS = [(K, "") for K in STEPS] + [(12, SPARSE)] + [(K, CALIBRATED) for K in STEPS]
+CALIBRATION_SEQUENCES = 1000  # drawn from those for training
 SHOWN = (12, "")  # in the figure of lengths
 BINS = 5  # of lengths, with the same number of sequences each
 
 
 def main() -> None:
+    complete = FLAGS.limit is None and not FLAGS.networks
+    path = runner.path(FLAGS, "recurrent", complete=complete).with_suffix(".json")
+    before = _measured_before(path) if complete else {}
     rows, lengths, data_names = [], [], []
     for name in FLAGS.networks or networks.shipped():
         try:
@@ -57,11 +65,37 @@ def main() -> None:
             continue
         data = data.take(FLAGS.limit)
         data_names.append(f"{data.name} ({len(data)})")
-        of_network, of_lengths = measure(name, data)
+        of_network, of_lengths = before.get(name) or measure(name, data)
         rows += of_network
         lengths += of_lengths
+        made_by = results.provenance(
+            f"test sequences of {', '.join(dict.fromkeys(data_names))}",
+            sum(r["sequences"] for r in lengths),
+        )
+        results.write_json(path, {**made_by, "rows": rows, "lengths": lengths})
     if not rows:
         raise DatasetUnavailable("no data set of any network is there; give --data_dir")
+    print_tables(rows, lengths)
+    save(plot(rows, lengths), path.with_suffix(".png"))
+    print(f"Written to {path} and .png")
+
+
+def _measured_before(path: pathlib.Path) -> dict[str, tuple[list[Any], list[Any]]]:
+    """Rows by network of a run of the same sources, whether it came to its end or not."""
+    content = results.read_json(path) if path.exists() else {}
+    commit = results.commit()
+    if commit is None or "changes" in commit or content.get(results.COMMIT) != commit:
+        return {}
+    return {
+        name: tuple(
+            [row for row in content[key] if row["network"] == name] for key in ("rows", "lengths")
+        )  # type: ignore[misc]
+        for name in {row["network"] for row in content["rows"]}
+    }
+
+
+def print_tables(rows: list[dict[str, Any]], lengths: list[dict[str, Any]]) -> None:
+    """Accuracy and spikes of each set, and errors by length."""
     header = (
         "network",
         "K",
@@ -94,25 +128,20 @@ def main() -> None:
     ]  # fmt: skip
     print(f"\nK = {SHOWN[0]} by length; errors relative to the standard deviation of the outputs")
     print(tabulate(cells, header, disable_numparse=True, colalign=("left", *["right"] * 4)))
-    complete = FLAGS.limit is None and not FLAGS.networks
-    path = runner.path(FLAGS, "recurrent", complete=complete)
-    made_by = results.provenance(
-        f"test sequences of {', '.join(dict.fromkeys(data_names))}",
-        sum(r["sequences"] for r in lengths),
-    )
-    save(plot(rows, lengths), path.with_suffix(".png"))
-    results.write_json(path.with_suffix(".json"), {**made_by, "rows": rows, "lengths": lengths})
-    print(f"Written to {path}.png and .json")
 
 
 def measure(name: str, data: SequenceDataset) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A row for each set, and for each range of lengths."""
     model = networks.pretrained(name)
+    training = calibration_sequences(name)
     expected = model.predict(data.sequences, FLAGS.batch_size, verbose=0)
     rows, lengths = [], []
     for K, marked in SETS:
-        suffix = f"_{marked}" if marked else ""
-        snn = fs.convert(model, sigmoid=f"sigmoid_k{K}{suffix}", tanh=f"tanh_k{K}{suffix}")
+        if marked == CALIBRATED:
+            snn = fs.convert(model, calibration_data=training, steps=K)
+        else:
+            suffix = f"_{marked}" if marked else ""
+            snn = fs.convert(model, sigmoid=f"sigmoid_k{K}{suffix}", tanh=f"tanh_k{K}{suffix}")
         scores, spikes = run(snn, data)
         neurons = fs.conversion_report(snn).neurons
         assert neurons is not None  # the lengths of sequences are known
@@ -128,6 +157,13 @@ def measure(name: str, data: SequenceDataset) -> tuple[list[dict[str, Any]], lis
         if (K, marked) == SHOWN:
             lengths = by_length(name, data, expected, scores)
     return rows, lengths
+
+
+def calibration_sequences(name: str) -> np.ndarray:
+    """Some of the sequences that a network was trained on, the same ones each time."""
+    data = sequences.load(networks.NETWORKS[name].data, "train", FLAGS.data_dir)
+    order = np.random.default_rng(0).permutation(len(data))
+    return data.sequences[np.sort(order[:CALIBRATION_SEQUENCES])]
 
 
 def run(model: keras.Model, data: SequenceDataset) -> tuple[np.ndarray, int]:
@@ -170,17 +206,26 @@ def by_length(
     return rows
 
 
+def of_sets(rows: list[dict[str, Any]], network: str, marked: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["network"] == network and row["sets"] == marked]
+
+
 def plot(rows: list[dict[str, Any]], lengths: list[dict[str, Any]]) -> plt.Figure:
     """Accuracy against K, and errors against the length of the sequence."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.4), layout="constrained")
     for name in dict.fromkeys(row["network"] for row in rows):
-        fitted = [row for row in rows if row["network"] == name and not row["sets"]]
+        fitted = of_sets(rows, name, "")
         (curve,) = left.plot(
             [row["K"] for row in fitted], [row["snn"] for row in fitted], "o-", markersize=4
         )
         color = curve.get_color()
+        calibrated = of_sets(rows, name, CALIBRATED)
+        left.plot(
+            [row["K"] for row in calibrated], [row["snn"] for row in calibrated], "^:", color=color,
+            markersize=4, linewidth=0.8,
+        )  # fmt: skip
         left.axhline(fitted[0]["ann"], color=color, linestyle="--", linewidth=0.8)
-        sparse = [row for row in rows if row["network"] == name and row["sets"]]
+        sparse = of_sets(rows, name, SPARSE)
         left.plot(
             [row["K"] for row in sparse],
             [row["snn"] for row in sparse],
@@ -196,7 +241,7 @@ def plot(rows: list[dict[str, Any]], lengths: list[dict[str, Any]]) -> plt.Figur
     left.set(
         xlabel="time steps K",
         ylabel="test accuracy (%)",
-        title="dashed: the original; crosses: sparse sets",
+        title="dashed: the original; triangles: calibrated; crosses: sparse",
     )
     right.set(
         xlabel="steps of the sequence", ylabel="error / standard deviation of the outputs",

@@ -46,7 +46,7 @@ class InputCode:
 
     Raises:
         ValueError: bits or range make no sense, or there is neither range nor data.
-        ConversionError: an input is an index, such as that of an embedding.
+        ConversionError: an input is an index, such as that of an embedding, or steps are masked by their values.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class InputCode:
             raise ValueError(f"input_bits must be a number of bits, got {bits!r}")
         if not 1 <= bits <= MOST_BITS:
             raise ValueError(f"input_bits must be 1 to {MOST_BITS}, got {bits}")
-        _refuse_indices(model)
+        _refuse_uncodable(model)
         symbols = keras.tree.flatten(input_structure(model))
         if range is not None:
             ranges = [_checked(range)] * len(symbols)
@@ -127,9 +127,14 @@ def _range_of(x: np.ndarray, bits: int, name: str) -> Range:
     return low, high
 
 
-def _refuse_indices(model: keras.Model) -> None:
+def _refuse_uncodable(model: keras.Model) -> None:
     network = graph.trace(model, graph.some_inputs(model))
     for call in network.calls:
+        if isinstance(call.op, layers.Masking):
+            raise ConversionError(
+                f"input_bits: {call.name!r} masks steps by their exact value, which coded inputs need not have:"
+                " take sequences of one length, without it"
+            )
         if kind_of(call.op) is LOOK_UP and set(call.inputs) & set(network.inputs):
             raise ConversionError(
                 f"input_bits: {call.name!r} looks up the rows of a table by an input, which is an index and"

@@ -11,9 +11,10 @@ network has SimpleRNN, LSTM, GRU, ConvLSTM, or RNN over such cells or a stack of
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -178,6 +179,21 @@ _recording: contextvars.ContextVar[tuple[list[SiteRecord], Measure] | None] = co
 )  # fmt: skip
 
 
+_without_loops: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "fs_neurons_without_loops", default=False
+)
+
+
+@contextlib.contextmanager
+def without_loops() -> Iterator[None]:
+    """Recurrent layers go through their sequences step by step, as tracers need it that look into no loop."""
+    token = _without_loops.set(True)
+    try:
+        yield
+    finally:
+        _without_loops.reset(token)
+
+
 @_register
 class RecurrentFS(layers.RNN):
     """keras.layers.RNN over a gated cell, or over StackedRNNCells of them.
@@ -204,18 +220,19 @@ class RecurrentFS(layers.RNN):
         self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
     ) -> Any:
         recording = _recording.get()
-        if recording is None or recording[1] is shapes_only:
-            if recording is not None:
-                self._recorded_step(recording, sequences[:, 0], initial_state, None, training)
+        looks_at_shapes = recording is not None and recording[1] is shapes_only
+        if looks_at_shapes:
+            self._step(recording, sequences[:, 0], initial_state, None, training)
+        if looks_at_shapes or (recording is None and not _without_loops.get()):
             return super().inner_loop(sequences, initial_state, mask, training=training)
         if sequences.shape[1] is None:
             raise ValueError(
-                f"layer {self.name!r} is recorded step by step, which needs sequences of known length: build the"
+                f"layer {self.name!r} is to run step by step, which needs sequences of known length: build the"
                 " model with an input of known size"
             )
 
         def step(x: Any, states: Any, present: Any) -> tuple[Any, Any]:
-            return self._recorded_step(recording, x, states, present, training)
+            return self._step(recording, x, states, present, training)
 
         return self.run(step, sequences, initial_state, keras.tree.flatten(mask)[0])
 
@@ -264,24 +281,25 @@ class RecurrentFS(layers.RNN):
         last = states[-1] if keras.tree.is_nested(states[0]) else states
         return last[0]
 
-    def _recorded_step(
+    def _step(
         self,
-        recording: tuple[list[SiteRecord], Measure],
+        recording: tuple[list[SiteRecord], Measure] | None,
         x: Any,
         states: Any,
         present: Any,
         training: bool,
     ) -> tuple[Any, Any]:
-        records, measure = recording
         seen: list[SiteRecord] = []
-        token = records_now.set((seen, measure))
+        token = records_now.set(None if recording is None else (seen, recording[1]))
         try:
             output, new = self.cell(x, states, training=training)
         finally:
             records_now.reset(token)
-        if present is not None:
-            seen = [_masked(record, present, measure) for record in seen]
-        records += seen
+        if recording is not None:
+            records, measure = recording
+            if present is not None:
+                seen = [_masked(record, present, measure) for record in seen]
+            records += seen
         return output, new if keras.tree.is_nested(new) else [new]
 
     def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:

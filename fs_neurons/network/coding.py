@@ -12,7 +12,8 @@ weights, and of products. In a product of two values, one of them coded,
 each spike of x at step t adds d(t) g: the *carrier* x, whose spikes travel, is the factor with more entries where both
 are coded. The K multiples d(t) g of the other factor are formed by additions too: from its own spikes, as
 d(t) g = sum over s of d(t) d'(s) z'(s) with a constant table of d(t) d'(s), or, where it is a sum, from the spikes
-that make up the sum, each of whose weights there is K times, multiplied by d(t).
+that make up the sum, each of whose weights there is K times, multiplied by d(t). The states of a recurrent layer are
+no such factor: their multiples would need multiples at every step before.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from fs_neurons.network import kinds
 from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.graph import Graph, is_linear
 from fs_neurons.network.kinds import applies_activation, kind_of, unwrapped
+from fs_neurons.network.sequences import InitialState
 
 # What moves spikes and does nothing else to them.
 _MOVING = (
@@ -80,6 +82,9 @@ class Coding:
         self.digital: dict[Call, str] = {}
         # Values that are no sums of spikes, and whether a call that made them is listed.
         self._numbers: dict[Value, bool] = dict.fromkeys(graph.inputs, False)
+        # Of recurrent layers, what begins a sequence, products, and sums of such: multiples of one would need
+        # multiples of what it is made of, and so on to the first step.
+        self._states: set[Value] = set()
         for call in graph.calls:
             self._visit(call)
 
@@ -102,6 +107,9 @@ class Coding:
     def _visit(self, call: Call) -> None:
         kind = kind_of(unwrapped(call.op))
         outputs = keras.tree.flatten(call.outputs)
+        if isinstance(call.op, InitialState):
+            self._states.update(outputs)  # zeros, which add nothing
+            return
         if call.is_site:
             self.sources[call.outputs] = call
             return
@@ -109,6 +117,8 @@ class Coding:
             self.sources[call.outputs] = self.sources.get(call.inputs[0], call)
             return
         if is_linear(call):
+            if any(value in self._states for value in call.inputs):
+                self._states.update(outputs)
             if kind in _MOVING and len(call.inputs) == 1 and call.inputs[0] in self.sources:
                 self.sources.update(dict.fromkeys(outputs, self.sources[call.inputs[0]]))
             self._visit_linear(call, kind, outputs)
@@ -116,6 +126,8 @@ class Coding:
         product = self._product(call, kind)
         if product is not None:
             self.products[call] = product
+            if call.in_sequence:
+                self._states.update(outputs)
         elif not self._is_head(call, kind):
             self._list(call, _reason(call, kind), outputs)
 
@@ -147,6 +159,8 @@ class Coding:
             return None
         carrier = max(coded, key=lambda value: math.prod(value.shape))
         other = factors[1] if carrier is factors[0] else factors[0]
+        if other in self._states:
+            return None
         return Product(carrier, other, self.sources[carrier], other in self.sources)
 
     def _is_head(self, call: Call, kind: kinds.Kind) -> bool:
@@ -175,6 +189,8 @@ def _only_adds(call: Call, kind: kinds.Kind) -> bool:
 
 
 def _reason(call: Call, kind: kinds.Kind) -> str:
+    if kind is kinds.PRODUCT and call.in_sequence:
+        return "multiplies a gate with a state, which is no spikes of a site"
     if kind is kinds.PRODUCT:
         return "is a product neither factor of which is the spikes of a site"
     if kind in (kinds.MAX_POOLING, kinds.GLOBAL_MAX_POOLING):
