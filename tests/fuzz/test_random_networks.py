@@ -17,7 +17,11 @@ from networks import Network, networks
 import fs_neurons as fs
 from fs_neurons.conversion import fold
 
-pytestmark = pytest.mark.long
+pytestmark = [
+    pytest.mark.long,
+    # Keras draws the seeds of its initializers from `random`; weights are set afterwards.
+    pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies"),
+]
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))
 several = settings(
