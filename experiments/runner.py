@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -238,9 +239,14 @@ def params_path(folder: str | None, name: str, complete: bool = True) -> pathlib
     return pathlib.Path(folder) if folder else params_dir() / (name + "_partial" * (not complete))
 
 
-def fingerprint(model: keras.Model) -> str:
-    """Of everything that determines what a network computes."""
-    digest = hashlib.sha256(model.to_json().encode())
+def fingerprint(model: keras.Model, ignored: str = "") -> str:
+    """Of everything that determines what a network computes.
+
+    Args:
+        ignored: pattern of what does not count, such as numbers that Keras gives to operations without a name.
+    """
+    text = re.sub(ignored, "", model.to_json()) if ignored else model.to_json()
+    digest = hashlib.sha256(text.encode())
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()[:16]
