@@ -12,7 +12,9 @@ if __name__ == "__main__":
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -235,6 +237,19 @@ def path(
 def params_path(folder: str | None, name: str, complete: bool = True) -> pathlib.Path:
     """Folder for networks: the one given, else params/NAME; params/NAME_partial if trained on less than all."""
     return pathlib.Path(folder) if folder else params_dir() / (name + "_partial" * (not complete))
+
+
+def fingerprint(model: keras.Model, ignored: str = "") -> str:
+    """Of everything that determines what a network computes.
+
+    Args:
+        ignored: pattern of what does not count, such as numbers that Keras gives to operations without a name.
+    """
+    text = re.sub(ignored, "", model.to_json()) if ignored else model.to_json()
+    digest = hashlib.sha256(text.encode())
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()[:16]
 
 
 # --- rows ---------------------------------------------------------------------------------------
