@@ -46,7 +46,7 @@ from fs_neurons.calibration.store import Store
 from fs_neurons.layers import record_spikes
 from fs_neurons.network import ConversionError, Site, graph
 from fs_neurons.network.graph import Call, Value
-from fs_neurons.network.keras_internals import input_structure
+from fs_neurons.network.keras_internals import input_structure, misplaces_bias
 from fs_neurons.neuron import FSParameters
 
 # A site is fitted to at most so many gate inputs, evenly spaced over images and positions.
@@ -220,6 +220,9 @@ def _side_by_side(
 
 def _correct(call: Call, store: Store, correction: str, refitted: set[Value]) -> None:
     """Corrects a layer; `refitted` has the outputs of those whose weights were fitted."""
+    shape = call.outputs.shape
+    if getattr(call.op, "use_bias", False) and misplaces_bias(call.op, shape[0], shape[-1]):
+        return  # an offset for each channel has no place in it
     if correction in ("weights", "joint") and refit(call, store):
         refitted.add(call.outputs)
     elif correction != "none" and offset_of(call.op) is not None:

@@ -23,7 +23,12 @@ from keras import layers, ops
 
 from fs_neurons.network import Rewriter
 from fs_neurons.network.cloning import clone_of
-from fs_neurons.network.keras_internals import functional_of, is_rewritable, nodes_of
+from fs_neurons.network.keras_internals import (
+    functional_of,
+    is_rewritable,
+    misplaces_bias,
+    nodes_of,
+)
 from fs_neurons.network.kinds import (
     AFFINE,
     DEPTHWISE,
@@ -195,8 +200,8 @@ class _Plan:
         over_outputs = _kind(target).scale_outputs
         if shared or over_outputs is None or applies_activation(target):
             return
-        if _obstacle(target):
-            self.left[op.name] = _obstacle(target)
+        if self._obstacle(target):
+            self.left[op.name] = self._obstacle(target)
             return
         affine = _affine_of(op, self.outputs[id(target)], channel_axis(target))
         if affine is None:
@@ -247,11 +252,25 @@ class _Plan:
             return f"it or {target.name!r} is called more than once"
         if _kind(target).scale_inputs is None:
             return f"next to it is no dense or convolutional layer, but {target.name!r}"
-        if _obstacle(target):
-            return _obstacle(target)
+        if self._obstacle(target):
+            return self._obstacle(target)
         affine = _affine_of(op, self.inputs[id(target)], channel_axis(target))
         if affine is None:
             return "it works along another axis than that of the channels"
+        return ""
+
+    def _obstacle(self, target: Any) -> str:
+        """Why nothing can be folded into the weights of a layer; empty if something can."""
+        if getattr(target, "lora_enabled", False):
+            return f"{target.name!r} has LoRA weights beside its kernel"
+        if getattr(target, "quantization_mode", None):
+            return f"the weights of {target.name!r} are quantised ({target.quantization_mode})"
+        shape = self.outputs[id(target)].shape
+        if misplaces_bias(target, shape[1], shape[-1]):
+            return (
+                f"{target.name!r} has channels first, and Keras would add its bias along the width, which has as"
+                " many entries or is unknown"
+            )
         return ""
 
     def _fold(self, op: Any, target: Any) -> None:
@@ -291,15 +310,6 @@ class _Plan:
 def _kind(op: Any) -> Kind:
     """The kind of a layer that is no subclass: one may compute its weights in another way."""
     return LAYERS.get(type(op), UNKNOWN)
-
-
-def _obstacle(target: Any) -> str:
-    """Why nothing can be folded into the weights of a layer; empty if something can."""
-    if getattr(target, "lora_enabled", False):
-        return f"{target.name!r} has LoRA weights beside its kernel"
-    if getattr(target, "quantization_mode", None):
-        return f"the weights of {target.name!r} are quantised ({target.quantization_mode})"
-    return ""
 
 
 def _product_of(chain: Sequence[Any], tensor: Any, axis: int) -> _Affine:

@@ -103,6 +103,20 @@ def without_quantization(policy: Any) -> Any:
     return name.rpartition("_from_")[2] if isinstance(name, str) and "_from_" in name else policy
 
 
+def misplaces_bias(layer: Any, channels: int, width: int | None) -> bool:
+    """Whether Keras adds the bias of a layer along the last axis of its outputs, though channels come first.
+
+    On TensorFlow, `keras.ops.add` takes a bias for one of the last axis wherever that has as many entries as
+    there are channels; it may do so where the size is unknown.
+
+    Args:
+        layer: convolutional.
+        channels, width: sizes of its outputs along the first and the last axis of an image.
+    """
+    first = getattr(layer, "data_format", None) == "channels_first"
+    return first and keras.backend.backend() == "tensorflow" and width in (None, channels)
+
+
 def patch_tf2onnx() -> None:
     """Makes tf2onnx work with NumPy 2, as Keras does before it exports."""
     from keras.src.export import tf2onnx_lib

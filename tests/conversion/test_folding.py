@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import convolves_channels_first
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -282,3 +283,25 @@ def test_branches_behind_augmentation():
     folded, report = fold(model)
     assert_equal(model, folded)
     assert report.folded == {}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="as TensorFlow adds a bias")
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_no_bias_is_folded_into_a_layer_that_would_add_it_along_the_width(use_bias):
+    """With channels first, and as many filters as the width."""
+    if not convolves_channels_first():
+        pytest.skip("no convolutions with channels first here")
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((2, 5, 4))
+    for filters in (4, 6):
+        x = layers.Conv2D(
+            filters, 3, padding="same", data_format="channels_first", use_bias=use_bias,
+            bias_initializer="random_normal",
+        )(x)  # fmt: skip
+        x = layers.ReLU()(layers.BatchNormalization(axis=1, beta_initializer="random_normal")(x))
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D(data_format="channels_first")(x))
+    folded, report = fold(model)
+    first, second = (x.name for x in model.layers if isinstance(x, layers.BatchNormalization))
+    assert list(report.folded) == [second] and "along the width" in report.left[first]
+    images = np.random.default_rng(0).normal(size=(3, 2, 5, 4)).astype(np.float32)
+    np.testing.assert_allclose(np.asarray(folded(images)), np.asarray(model(images)), atol=1e-5)

@@ -148,3 +148,15 @@ def test_tf2onnx_is_patched_by_keras():
         pytest.skip("the exports are those of TensorFlow")
     internals.patch_tf2onnx()
     internals.patch_tf2onnx()  # a second time does no harm
+
+
+@pytest.mark.parametrize("width", [3, 4])
+def test_a_bias_is_added_along_the_channels_unless_it_is_said_not_to_be(width):
+    layer = layers.Conv2D(4, 1, data_format="channels_first")
+    x = np.random.default_rng(0).normal(size=(2, 4, 5, width)).astype(np.float32)
+    bias = np.arange(4, dtype=np.float32)[:, None, None]
+    added = ops.convert_to_numpy(ops.add(x, bias[None]))
+    if not internals.misplaces_bias(layer, 4, width):
+        np.testing.assert_array_equal(added, x + bias)
+    assert not internals.misplaces_bias(layer, 4, 3)
+    assert not internals.misplaces_bias(layers.Conv2D(4, 1), 4, 4)
