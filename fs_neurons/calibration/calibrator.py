@@ -39,7 +39,7 @@ from fs_neurons.calibration.neurons import Neurons, choose_sets, fit_relu, is_re
 from fs_neurons.calibration.pair import Pair
 from fs_neurons.calibration.progress import Progress
 from fs_neurons.calibration.refinement import refine_network
-from fs_neurons.calibration.selection import price_of_spikes
+from fs_neurons.calibration.selection import expected_of_family, price_of_spikes
 from fs_neurons.calibration.settings import Settings
 from fs_neurons.calibration.statistics import InputStatistics, input_statistics
 from fs_neurons.calibration.store import Store
@@ -112,7 +112,10 @@ def calibrate(
     steps = {site: settings.steps or parameters.K for site, parameters in chosen.items()}
     statistics, steps_of = input_statistics(model), {site.name: K for site, K in steps.items()}
     priced = {site.name for site in chosen if not site.gate}
-    price = price_of_spikes([s for s in statistics if s.site in priced], lambda s: steps_of[s.site])
+    expected = [
+        (s, expected_of_family(s, steps_of[s.site])) for s in statistics if s.site in priced
+    ]
+    price = price_of_spikes([(s, found) for s, found in expected if found is not None])
     task = Task(pair, inputs, steps, statistics, price, settings, correction)
     neurons = _within_target(task, Progress(verbose))
     snn, copies = pair.with_neurons(neurons)

@@ -16,8 +16,8 @@ from fs_neurons.neuron.sets import shipped
 FIRST_EFFORT, NEXT_EFFORT = 300_000, 40_000
 # Weight of either side beyond the range of a fit.
 GUARD = 1e-5
-# Sets per site.
-MOST_SETS = 8
+# Fitted sets per site.
+MOST_FITS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Candidates:
             price: of a spike per neuron, in units of the variance of a channel's outputs.
 
         Returns:
-            At most MOST_SETS sets, and the number of its set for each channel.
+            At most MOST_FITS sets, and the number of its set for each channel.
         """
         reach = np.where(probabilities > 0, np.abs(CENTRES), 0.0).max(axis=1)
         octave = np.round(np.log2(reach)).astype(int)
         # Ranges that few channels have go with the next larger ones.
-        octave = np.maximum(octave, octave.max() - MOST_SETS + 1)
+        octave = np.maximum(octave, octave.max() - MOST_FITS + 1)
         octaves, index = np.unique(octave, return_inverse=True)
         y = self.function(CENTRES)
         signal = float(np.mean(probabilities @ y**2 - (probabilities @ y) ** 2))

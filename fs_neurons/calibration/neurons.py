@@ -139,9 +139,8 @@ def choose_sets(
         total = float(statistics.importance.sum()) or 1.0
         alike = _Alike(np.full(x.shape[1], total / x.shape[1]), statistics.share)
         members = family(candidates.activation, candidates.steps)
-        sets, index, _ = members.choose(
-            probabilities, statistics if same else alike, penalty, price
-        )
+        expected = members.responses.expected(probabilities)
+        sets, index, _ = members.choose(expected, statistics if same else alike, penalty, price)
     else:
         sets, index = candidates.of_channels(probabilities, max(penalty, LEAST_PRICE))
     if axis is None or len(sets) == 1:

@@ -37,8 +37,8 @@ RELU_PENALTY = 2e-3
 # that gives them is searched.
 SPIKES = 1.85
 PRICES, ROUNDS = (1e-12, 1e6), 40
-# Sets per site, and how much of its cost a further set has to save.
-MOST_SETS, LEAST_GAIN = 12, 0.002
+# Members of a family per site, and how much of its cost a further one has to save.
+MOST_MEMBERS, LEAST_GAIN = 12, 0.002
 # Of the square of a channel's mean error, on top of its part in the squared error: it is the same everywhere, and
 # does not average out.
 BIAS_WEIGHT = 20.0
@@ -84,12 +84,28 @@ def can_choose(site: Site) -> bool:
     return relu or bool(family_steps(site.activation))
 
 
+def expected_of_family(statistics: SiteStatistics, steps: int) -> Expected | None:
+    """What is expected of the members of the family of a site's activation.
+
+    Args:
+        statistics: of the site's gate inputs.
+        steps: K.
+
+    Returns:
+        None where the statistics are unknown, or there is no family of so many steps.
+    """
+    if not statistics.known or steps not in family_steps(statistics.activation):
+        return None
+    return family(statistics.activation, steps).responses.expected(predicted(statistics))
+
+
 def choose(
     statistics: SiteStatistics,
     site: Site,
     steps: int | None = None,
     spike_penalty: float | None = None,
     price: float = 0.0,
+    expected: Expected | None = None,
 ) -> Selection | None:
     """The parameters with the least expected error at a site, channel by channel.
 
@@ -101,6 +117,7 @@ def choose(
             RELU_PENALTY when missing for ReLU, and nothing for others.
         price: what a spike for each neuron of the network costs, in units of the variance of its outputs, where
             sets come from families; see `price_of_spikes`.
+        expected: what `expected_of_family` gives, where it was asked before.
 
     Returns:
         None where the statistics are unknown, or the activation has no family.
@@ -114,12 +131,14 @@ def choose(
         penalty = RELU_PENALTY if spike_penalty is None else spike_penalty
         return _chosen_ranges(statistics, site.max_value, steps or RELU_STEPS, penalty)
     members = family(site.activation, steps or family_steps(site.activation)[-1])
+    if expected is None:
+        expected = members.responses.expected(predicted(statistics))
     penalty = 0.0 if spike_penalty is None else spike_penalty
-    sets, index, expected = members.choose(predicted(statistics), statistics, penalty, price)
+    sets, index, of_sets = members.choose(expected, statistics, penalty, price)
     parameters: NeuronParameters = sets[0]
     if len(sets) > 1:
         parameters = ChannelParameters(tuple(sets), index, statistics.axis)
-    return Selection(parameters, None, statistics.axis, *_summary(expected, index))
+    return Selection(parameters, None, statistics.axis, *_summary(of_sets, index))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,19 +149,18 @@ class Family:
     responses: Responses
 
     def choose(
-        self, probabilities: np.ndarray, statistics: Weighted, spike_penalty: float, price: float
+        self, expected: Expected, statistics: Weighted, spike_penalty: float, price: float
     ) -> tuple[list[FSParameters], np.ndarray, Expected]:
         """The members that cost least, channel by channel.
 
         Args:
-            probabilities: of the gate inputs, (channels, cells).
+            expected: of all members at a site.
             statistics: of the site, for the importance of its channels.
             spike_penalty, price: as for `choose`.
 
         Returns:
-            At most MOST_SETS members, the number of its member for each channel, and what is expected of them.
+            At most MOST_MEMBERS members, the number of its member for each channel, and what is expected of them.
         """
-        expected = self.responses.expected(probabilities)
         costs = _costs(expected, statistics, spike_penalty, price)
         kept = few(costs.T)
         part = expected.of_sets(kept)
@@ -150,23 +168,18 @@ class Family:
 
 
 def price_of_spikes(
-    statistics: Iterable[SiteStatistics],
-    steps: Callable[[SiteStatistics], int],
-    most_spikes: float = SPIKES,
+    expected: Iterable[tuple[SiteStatistics, Expected]], most_spikes: float = SPIKES
 ) -> float:
     """The price with which sets from families spend so many spikes per neuron, as statistics have it.
 
     Args:
-        statistics: of sites; those that are unknown, or have no family of so many steps, don't count.
-        steps: K of a site.
+        expected: statistics of sites, and what is expected of the members of their families.
         most_spikes: on average over neurons.
     """
-    sites = []
-    for site in statistics:
-        K = steps(site)
-        if site.known and K in family_steps(site.activation):
-            expected = family(site.activation, K).responses.expected(predicted(site))
-            sites.append((_costs(expected, site, 0.0, 0.0), expected.spikes, site.share))
+    sites = [
+        (_costs(of_members, site, 0.0, 0.0), of_members.spikes, site.share)
+        for site, of_members in expected
+    ]
     neurons = sum(share * len(costs) for costs, _, share in sites)
     if not neurons:
         return 0.0
@@ -195,7 +208,7 @@ def few(costs: np.ndarray) -> list[int]:
     """
     kept = [int(costs.sum(axis=1).argmin())]
     best = costs[kept[0]]
-    while len(kept) < MOST_SETS:
+    while len(kept) < MOST_MEMBERS:
         totals = np.minimum(costs, best).sum(axis=1)
         following = int(totals.argmin())
         if not totals[following] < (1 - LEAST_GAIN) * best.sum():

@@ -13,7 +13,14 @@ from collections.abc import Mapping
 import keras
 
 from fs_neurons.calibration import InputStatistics, input_statistics
-from fs_neurons.calibration.selection import Selection, can_choose, choose, outside, price_of_spikes
+from fs_neurons.calibration.selection import (
+    Selection,
+    can_choose,
+    choose,
+    expected_of_family,
+    outside,
+    price_of_spikes,
+)
 from fs_neurons.network.activations import base_name
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.sites import Site
@@ -58,18 +65,23 @@ def select(
         for site in sites
         if not site.gate
     }
-    price = price_of_spikes(
-        [s for s in statistics or () if s.site in steps_of and s.trusted],
-        lambda s: steps_of[s.site],
-    )
-    found = {s.site: s for s in statistics} if statistics is not None else {}
+    found = {s.site: s for s in statistics or ()}
+    expected = {
+        name: of_members
+        for name, K in steps_of.items()
+        if name in found and found[name].trusted
+        and (of_members := expected_of_family(found[name], K)) is not None
+    }  # fmt: skip
+    price = price_of_spikes([(found[name], of_members) for name, of_members in expected.items()])
     selected = {}
     for site, registered in sites.items():
         statistic = found.get(site.name)
         # Of gates, families have no members with as few spikes as the sparse sets.
         if statistic is not None and statistic.trusted and not (site.gate and quality == "sparse"):
             most, of_spikes = (steps or registered.K, 0.0) if site.gate else (steps, price)
-            selection = choose(statistic, site, _steps_for(site, most), penalty, of_spikes)
+            selection = choose(
+                statistic, site, _steps_for(site, most), penalty, of_spikes, expected.get(site.name)
+            )
             if selection is not None:
                 selected[site] = selection
                 continue

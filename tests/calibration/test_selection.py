@@ -18,7 +18,13 @@ from fs_neurons.calibration.expectation import (
     predicted,
 )
 from fs_neurons.calibration.moments import NORMALIZED, UNKNOWN
-from fs_neurons.calibration.selection import choose, few, outside, price_of_spikes
+from fs_neurons.calibration.selection import (
+    choose,
+    expected_of_family,
+    few,
+    outside,
+    price_of_spikes,
+)
 from fs_neurons.calibration.statistics import SiteStatistics
 from fs_neurons.network import Site
 from fs_neurons.neuron import ChannelParameters
@@ -139,11 +145,13 @@ def test_a_price_spends_so_many_spikes(scale):
         statistics([np.nan], [np.nan], "silu", source=UNKNOWN),
         statistics([0.0], [1.0], "relu"),
     ]
+    expected = [expected_of_family(site, 16) for site in sites]
+    assert expected[2:] == [None, None]
     for most in (1.0, 2.0):
-        price = price_of_spikes(sites, lambda s: 16, most)
+        price = price_of_spikes(list(zip(sites[:2], expected, strict=False)), most)
         chosen = [choose(site, SILU, 16, price=price) for site in sites[:2]]
         assert 0.6 * chosen[0].spikes + 0.4 * chosen[1].spikes == pytest.approx(most, rel=0.2)
-    assert price_of_spikes(sites[2:], lambda s: 16) == 0
+    assert price_of_spikes([]) == 0
 
 
 def test_only_candidates_that_save_something_are_kept():
