@@ -26,8 +26,12 @@ from fs_neurons.neuron import FSParameters
 from fs_neurons.neuron.families import BOUNDED, FOLDER, FORMAT
 from fs_neurons.neuron.sets import to_dict
 
+# Weight of either side beyond the domain: enough to saturate there, and no more, as it costs accuracy inside.
+GUARD = 0.005
 # Share of the weight of gate inputs that is spread over the domain; the rest is the Gaussian of a shape.
 FLOOR = 0.25
+# Of what is spread over the whole domain.
+RARE = 3e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +42,14 @@ class Shape:
         name: at the end of the names of members.
         domain: that they cover.
         mean, deviation: of the gate inputs within it.
+        common: where all but rare gate inputs are; the whole domain when missing.
     """
 
     name: str
     domain: tuple[float, float]
     mean: float
     deviation: float
+    common: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +82,15 @@ class Family:
 WIDE = Shape("", (-8.0, 12.0), 0.0, 2.5)
 # Of channels that are mostly negative, or mostly positive.
 LOW, HIGH = Shape("_low", (-8.0, 4.0), -3.0, 2.0), Shape("_high", (-2.0, 12.0), 5.0, 2.5)
+# Of channels that rarely meet inputs far above all others.
+FAR = Shape("_far", (-8.0, 96.0), 0.0, 2.5, (-8.0, 12.0))
 SYMMETRIC = Shape("", (-8.0, 8.0), 0.0, 2.5)
 
 # Small scales have large errors and take many spikes, large ones (nearly ReLU) the opposite.
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 OF_WIDE = (2.4e-3, 2.4e-3, 5e-4, 3e-4, 1.6e-4, 6e-5, 6e-5, 6e-5)
 OF_LOW = (1e-3, 6e-4, 3e-4, 8e-5, 4e-5)
+OF_FAR = OF_WIDE[:5]
 OF_HIGH = (1e-3, 1e-3, 5e-4, 3e-4, 1.6e-4)
 OF_GELU = (3.2e-3, 2.4e-3, 1e-3, 6e-4, 3.2e-4, 1.2e-4, 1.2e-4, 1.2e-4)
 
@@ -95,7 +104,9 @@ def _silu(K: int, factor: float) -> Family:
             for scale, penalty in zip(SCALES, penalties, strict=False)
         }
 
-    shapes = {WIDE: by_scale(OF_WIDE), LOW: by_scale(OF_LOW), HIGH: by_scale(OF_HIGH)}
+    shapes = {
+        WIDE: by_scale(OF_WIDE), LOW: by_scale(OF_LOW), HIGH: by_scale(OF_HIGH), FAR: by_scale(OF_FAR),
+    }  # fmt: skip
     return Family("silu", K, shapes)
 
 
@@ -128,7 +139,9 @@ FAMILIES = {
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_list("families", list(FAMILIES), "Which to fit.", flag_values=FLAGS)
-flags.DEFINE_integer("effort", 600_000, "Evaluations per member.", lower_bound=1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "effort", 1_200_000, "Evaluations per member.", lower_bound=1, flag_values=FLAGS
+)
 flags.DEFINE_integer("seed", 0, "Seed of starts and moves.", lower_bound=0, flag_values=FLAGS)
 flags.DEFINE_bool("refit", False, "Fit anew what is there already.", flag_values=FLAGS)
 flags.DEFINE_string(
@@ -153,8 +166,8 @@ def fit_family(family: Family, path: pathlib.Path, effort: int, seed: int, refit
     rows: list[dict[str, Any]] = []
     for scale, shape, penalty in family.members:
         arguments = {
-            "effort": effort, "seed": seed, "spike_penalty": penalty, "domain": list(shape.domain),
-            "weight": [shape.mean, shape.deviation],
+            "effort": effort, "seed": seed, "spike_penalty": penalty, "guard": GUARD,
+            "domain": list(shape.domain), "weight": [shape.mean, shape.deviation],
         }  # fmt: skip
         row = next((r for r in before if (r["scale"], r["fit"]) == (scale, arguments)), None)
         if row is None:
@@ -186,12 +199,12 @@ def fit_member(
 ) -> FSParameters:
     """Fits f_s, and measures it over the domain and under the gate inputs that it is for."""
     f = scaled_function(family.activation, scale)
-    chosen = {key: arguments[key] for key in ("effort", "seed", "spike_penalty")}
+    chosen = {key: arguments[key] for key in ("effort", "seed", "spike_penalty", "guard")}
     variance = shape.deviation**2
     fine = "_fine" if arguments["spike_penalty"] < max(family.spike_penalties[shape][scale]) else ""
     fitted = fitting.fit(
         f, family.K, shape.domain, weight=functools.partial(_weight, shape=shape),
-        input_distribution=(shape.mean, variance), guard=True, time_budget=np.inf,
+        input_distribution=(shape.mean, variance), time_budget=np.inf,
         verbose=runner.showing(), **chosen,
         name=f"{family.activation}_k{family.K}_scale{scale:g}{shape.name}{fine}",
     )  # fmt: skip
@@ -208,11 +221,12 @@ def scaled_function(activation: str, scale: float) -> Callable[[np.ndarray], np.
 
 
 def _weight(u: np.ndarray, shape: Shape) -> np.ndarray:
-    """Density of the mixture: (1 - FLOOR) N(mean, deviation^2) + FLOOR uniform."""
-    low, high = shape.domain
+    """Density of the mixture: (1 - FLOOR) N(mean, deviation^2) + FLOOR uniform, and RARE of rare gate inputs."""
+    low, high = shape.common or shape.domain
     density = np.exp(-(((u - shape.mean) / shape.deviation) ** 2) / 2)
     density /= shape.deviation * np.sqrt(2 * np.pi)
-    return (1 - FLOOR) * density + FLOOR / (high - low)
+    density = (1 - FLOOR) * density + FLOOR / (high - low) * ((u >= low) & (u <= high))
+    return density + RARE / (shape.domain[1] - shape.domain[0])
 
 
 def _measured(

@@ -1,7 +1,7 @@
 """Expected error, spikes and coverage of parameter sets for gate inputs of which only statistics are known.
 
 Gate inputs of real networks have heavier tails than a Gaussian: those of a channel are taken for a mixture
-of three with the same mean, see TAILS.
+of several with the same mean, see TAILS.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ TAILS: dict[str, Tails] = {
     PROPAGATED: ((0.2, 3.0), (0.002, 7.0)),
 }
 UNCERTAIN_TAILS: Tails = ((0.3, 3.0),)
+# For images unlike those of the training: a few channels meet fifty times their standard deviation there, and what is
+# clipped then does more harm than all other errors.
+FAR: Tails = ((3e-7, 40.0),)
 # Cells of gate inputs: this fine near 0, in proportion further out, and so far. What a response does is averaged
 # over so many places in each.
 FINEST, GROWTH, FARTHEST = 0.02, 0.02, 4096.0
@@ -116,9 +119,15 @@ class Responses:
         return Expected(variance, *(probabilities @ of for of in of_sets))
 
 
-def predicted(statistics: SiteStatistics, unit: float = 1.0) -> np.ndarray:
-    """Probabilities (channels, cells) of a site's gate inputs in multiples of `unit`, from what is known of them."""
-    tails = TAILS.get(statistics.source, UNCERTAIN_TAILS)
+def predicted(statistics: SiteStatistics, unit: float = 1.0, further: Tails = ()) -> np.ndarray:
+    """Probabilities (channels, cells) of a site's gate inputs in multiples of `unit`, from what is known of them.
+
+    Args:
+        statistics: of the site.
+        unit: of the probabilities.
+        further: Gaussians besides those of TAILS.
+    """
+    tails = (*TAILS.get(statistics.source, UNCERTAIN_TAILS), *further)
     return mixture(statistics.mean / unit, statistics.deviation / unit, tails)
 
 

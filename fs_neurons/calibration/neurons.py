@@ -11,7 +11,7 @@ from keras import ops
 from fs_neurons import neuron
 from fs_neurons.calibration.candidates import Candidates
 from fs_neurons.calibration.distributions import Distribution
-from fs_neurons.calibration.expectation import observed, predicted
+from fs_neurons.calibration.expectation import FAR, observed, predicted
 from fs_neurons.calibration.moments import NORMALIZED
 from fs_neurons.calibration.ranges import best_alpha, error_exponent
 from fs_neurons.calibration.selection import family
@@ -131,11 +131,12 @@ def choose_sets(
         price: of a spike where sets come from a family, see `selection.choose`.
     """
     probabilities = observed(x)
+    shipped = candidates.steps in family_steps(candidates.activation)
     same = axis is not None and len(statistics.importance) == x.shape[1]
     if same and statistics.source == NORMALIZED:
         probabilities *= 1 - PRIOR_SHARE
-        probabilities += PRIOR_SHARE * predicted(statistics)
-    if candidates.steps in family_steps(candidates.activation):
+        probabilities += PRIOR_SHARE * predicted(statistics, further=FAR if shipped else ())
+    if shipped:
         total = float(statistics.importance.sum()) or 1.0
         alike = _Alike(np.full(x.shape[1], total / x.shape[1]), statistics.share)
         members = family(candidates.activation, candidates.steps)

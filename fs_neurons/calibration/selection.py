@@ -22,11 +22,12 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from fs_neurons.calibration.expectation import Expected, Responses, predicted
+from fs_neurons.calibration.expectation import FAR, Expected, Responses, predicted
 from fs_neurons.calibration.statistics import SiteStatistics
 from fs_neurons.network.sites import Site
 from fs_neurons.neuron import ChannelParameters, FSParameters, NeuronParameters, relu_parameters
 from fs_neurons.neuron.families import at_scale, family_steps, load_family
+from fs_neurons.neuron.sets import canonical_name, shipped
 
 # Steps of ReLU where no number is given.
 RELU_STEPS = 8
@@ -96,7 +97,9 @@ def expected_of_family(statistics: SiteStatistics, steps: int) -> Expected | Non
     """
     if not statistics.known or steps not in family_steps(statistics.activation):
         return None
-    return family(statistics.activation, steps).responses.expected(predicted(statistics))
+    return family(statistics.activation, steps).responses.expected(
+        predicted(statistics, further=FAR)
+    )
 
 
 def choose(
@@ -132,7 +135,7 @@ def choose(
         return _chosen_ranges(statistics, site.max_value, steps or RELU_STEPS, penalty)
     members = family(site.activation, steps or family_steps(site.activation)[-1])
     if expected is None:
-        expected = members.responses.expected(predicted(statistics))
+        expected = members.responses.expected(predicted(statistics, further=FAR))
     penalty = 0.0 if spike_penalty is None else spike_penalty
     sets, index, of_sets = members.choose(expected, statistics, penalty, price)
     parameters: NeuronParameters = sets[0]
@@ -294,14 +297,14 @@ def _of_channels(of: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=32)
 def family(activation: str, steps: int) -> Family:
-    """Members with so many steps.
+    """Members with so many steps, and the other sets that are shipped: these are for [-8, 12] or the like.
 
     Raises:
         FileNotFoundError: there are none.
     """
-    members = [
-        at_scale(activation, member.set, member.scale) for member in load_family(activation, steps)
-    ]
+    scaled = load_family(activation, steps)
+    members = [at_scale(activation, member.set, member.scale) for member in scaled]
+    members += shipped(canonical_name(activation), steps)
     return Family(members, Responses.of(keras.activations.get(activation), members))
 
 

@@ -105,10 +105,9 @@ def test_wide_channels_get_wide_members():
     chosen = choose(statistics([0, 0, 0, 0], deviation, "silu", **known), SILU, 16)
     assert isinstance(chosen.parameters, ChannelParameters)
     assert chosen.scale is None
-    low, high = chosen.parameters.domain
+    _, high = chosen.parameters.domain  # far below 0, Swish is 0, as sets are beyond their domain
     assert (np.diff(high) > 0).all()
     assert (high >= 2.5 * np.array([0.2, 1, 8, 100])).all()
-    assert (low <= -2.5 * np.array([0.2, 1, 8, 100])).all()
     assert chosen.outside < 0.01
     # No set for all channels is better in any of them.
     x, p = gate_inputs([0] * 4, [0.2, 1, 8, 100])
@@ -152,6 +151,24 @@ def test_a_price_spends_so_many_spikes(scale):
         chosen = [choose(site, SILU, 16, price=price) for site in sites[:2]]
         assert 0.6 * chosen[0].spikes + 0.4 * chosen[1].spikes == pytest.approx(most, rel=0.2)
     assert price_of_spikes([]) == 0
+
+
+def test_single_sets_take_part():
+    names = {member.name for member in selection.family("silu", 16).members}
+    assert names > {"silu_k16_scale1", "swish_k16", "swish_k16_sparse"}
+    assert names == {member.name for member in selection.family("swish", 16).members}
+
+
+def test_rare_inputs_far_out_count():
+    """A channel in which they are as costly as all others gets a set that reaches further."""
+    known = statistics([-1.0], [0.5], "silu")
+    members = selection.family("silu", 16)
+    near, far = (
+        members.responses.expected(predicted(known, further=further)).error[0]
+        for further in ((), ((1e-5, 40.0),))
+    )
+    reach = [members.members[i].domain[1] for i in (near.argmin(), far.argmin())]
+    assert reach[1] > 2 * reach[0]
 
 
 def test_only_candidates_that_save_something_are_kept():

@@ -54,6 +54,15 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, monkeypatch, fitted_sca
     assert fitted_scales == 3 * [0.5, 1.0, 1.0, 2.0]
 
 
+def test_little_weight_is_far_out():
+    u = np.linspace(-8, 96, 104_001)
+    weight = fit_families._weight(u, fit_families.FAR)
+    far = u > fit_families.FAR.common[1]
+    # And less than a hundredth of that from the Gaussian.
+    assert weight[far].mean() * 84 == pytest.approx(fit_families.RARE * 84 / 104, rel=1e-2)
+    assert weight[~far].min() > 30 * weight[far].max()
+
+
 def test_scaled_functions():
     u = np.linspace(-8, 12, 101)
     silu = u / (1 + np.exp(-u))
