@@ -392,7 +392,7 @@ def test_channels_of_other_activations_get_the_set_for_their_range(tmp_path):
         fs.convert(model, calibration_data=x[:2000], steps=16, granularity=granularity)
         for granularity in ("channel", "layer")
     )
-    assert errors(by_channel).max() < 0.1 < 0.5 < errors(by_layer).max()
+    assert 2 * errors(by_channel).max() < errors(by_layer).max()
     assert len(by_channel.layers[-1].parameters.members) > 3
     by_channel.save(tmp_path / "snn.keras")
     loaded = keras.models.load_model(tmp_path / "snn.keras")

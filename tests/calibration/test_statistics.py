@@ -282,14 +282,6 @@ def test_unknown_until_the_next_normalization():
         found["third"]
 
 
-def test_gate_inputs_inside_a_layer_are_unknown():
-    inputs = keras.Input((5, 2))
-    x = layers.LSTM(3, name="lstm")(inputs)
-    assert input_statistics(keras.Model(inputs, layers.Dense(1)(x))).unknown == tuple(
-        f"lstm/{gate}" for gate in ("input", "forget", "candidate", "output", "cell")
-    )
-
-
 def test_a_shared_site_meets_all_its_inputs():
     inputs = keras.Input((4, 4, 2))
     site = layers.ReLU(name="site")

@@ -267,7 +267,7 @@ def test_a_relu_with_an_infinite_range_is_a_relu():
     ("activation", "message"),
     [
         ("silu", r"without data there are sets of 8, .*16 steps, none of at most 6"),
-        ("tanh", r"no set of at most 6 steps without data, only one of 12.*tanh=\.\.\."),
+        ("elu", r"no set of at most 6 steps without data, only one of 12.*elu=\.\.\."),
     ],
 )
 def test_fewer_steps_than_there_are_sets_for_are_refused(activation, message):
