@@ -141,9 +141,6 @@ SECTIONS = (
     Section("recurrent", "Recurrent networks",
             "LSTM and GRU with gates of FS-neurons, for several numbers of steps K.",
             "make recurrent measures it."),
-    Section("chip", "Ready for a chip",
-            "Coded inputs and integers: accuracy against bits, spikes, additions, steps and energy.",
-            "make chip measures it."),
     Section("benchmark", "Time and memory", "Quartiles of the time per gate input, in nanoseconds, and per"
             " image, in milliseconds; and ratios, measured side by side.",
             "make benchmark measures it."),
