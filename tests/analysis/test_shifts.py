@@ -21,7 +21,7 @@ def test_gates_of_a_shifted_sum():
     rng = np.random.default_rng(0)
     inputs = keras.Input((4, 4, 2))
     spikes = fs.FSInput(4, 16.0)(inputs)
-    x = RightShift(2)(layers.Conv2D(2, 1, name="sum")(spikes))
+    x = RightShift(2)(layers.Conv2D(2, 1, name="summed")(spikes))
     y = RightShift(3)(ops.sum(x, axis=(1, 2), keepdims=True))
     gate = fs.FSActivation(fs.relu_parameters(3, 8.0), "sigmoid")(
         layers.Conv2D(2, 1, name="weights")(y)
