@@ -5,6 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from conftest import with_masks
 from keras import layers, ops
 
 import fs_neurons as fs
@@ -217,7 +218,10 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("fmt", "masked"), [("onnx", False), ("onnx", True), ("litert", True)])
+@pytest.mark.parametrize(
+    ("fmt", "masked"),
+    [("onnx", False), *(pytest.param(fmt, True, marks=with_masks) for fmt in ("onnx", "litert"))],
+)
 def test_recurrent_layers_are_unrolled(fmt, masked, tmp_path):
     keras.utils.set_random_seed(0)
     parts = [

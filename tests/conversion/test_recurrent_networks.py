@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import with_masks
 from keras import layers, ops
 
 import fs_neurons as fs
@@ -12,20 +13,6 @@ from fs_neurons.layers import RecurrentFS, record_spikes
 from fs_neurons.network import trace
 
 STEPS, FEATURES = 4, 3
-
-
-def takes_unused_inputs():
-    used, unused = keras.Input((1,)), keras.Input((1,))
-    try:
-        keras.Model([used, unused], -used)
-    except ValueError:
-        return False
-    return True
-
-
-with_masks = pytest.mark.skipif(
-    not takes_unused_inputs(), reason="this Keras can't unroll masked sequences"
-)
 
 
 def sequences(count=5, shape=(STEPS, FEATURES)):

@@ -84,6 +84,11 @@ def test_the_table_on_top_is_the_measured_one():
         )
         assert line in text
     swish = {row["sets"]: row for row in rows_of("swish_sets")}
+    default = next(
+        row
+        for row in rows_of("without_data")
+        if (row["network"], row["K"]) == ("se_resnet20_swish", 16)
+    )
     calibrated = next(
         row for row in rows_of("pareto")
         if (row["network"], row["method"], row["K"]) == ("se_resnet20_swish", "calibrated", 16)
@@ -91,7 +96,7 @@ def test_the_table_on_top_is_the_measured_one():
     for label, row in {
         "SE-ResNet20 with Swish, published sets": swish["published, K=16"],
         "the same, accurate sets": swish["fitted, K=16"],
-        "the same, by channel (default)": swish["by channel, K=16"],
+        "the same, by channel (default)": default,
         "the same, calibrated": calibrated,
     }.items():
         accuracies = f"91.28 % | {row['snn']:.2f} %"
