@@ -1,11 +1,12 @@
-"""A network on its way to a chip: inputs as spikes, integers of few bits, a file, and what it all costs.
+"""Networks on their way to a chip: inputs as spikes, integers of few bits, a file, and what it all costs.
 
-    python -m experiments.chip                          # ResNet20 on CIFAR-10, else ResNet8 on digits
-    python -m experiments.chip --networks=resnet8,resnet14,resnet20
+    python -m experiments.chip                          # all that are shipped, on CIFAR-10, else digits
+    python -m experiments.chip --networks=resnet8,resnet20
 
-Accuracy of the network with K steps and calibrated to fewer, in floating point and with weights of several bits; then
-spikes, additions, energy and the size of the NIR file (with the package nir) of the first. Writes chip.json and chip.png,
-accuracy against bits (digits: chip_digits), to --output_dir.
+Accuracy of each network in floating point and with weights and parameters of few bits, with the sets that conversion
+takes by itself and calibrated to fewer steps (ReLU); then spikes, additions, energy and the size of the NIR file
+(with the package nir) of each. Writes chip.json (digits: chip_digits.json) to --output_dir, row by row: a
+killed run goes on where it stopped, and rows of networks that are not asked for stay.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import importlib.util
 import pathlib
 import tempfile
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -22,84 +24,143 @@ from tabulate import tabulate
 
 import fs_neurons as fs
 from experiments import results, runner
-from experiments.plotting import PAPER, SNN, plt, save
-from fs_neurons.analysis.evaluation import evaluate
+from fs_neurons import models
+from fs_neurons.analysis.evaluation import Evaluation, evaluate
 from fs_neurons.data import datasets
+from fs_neurons.files.models import load_model, save_model
 
 FLAGS = flags.FlagValues()
 runner.define_data_flags(FLAGS)
-flags.DEFINE_list("networks", [], "Networks; ResNet20, or ResNet8 for digits.", flag_values=FLAGS)
-flags.DEFINE_list(
-    "weight_bits", ["8", "7", "6", "5", "4", "3"], "Bits of weights.", flag_values=FLAGS
-)
-flags.DEFINE_integer("K", 10, "Time steps without calibration.", flag_values=FLAGS)
+flags.DEFINE_list("networks", [], "Networks; all that are shipped when empty.", flag_values=FLAGS)
+flags.DEFINE_list("weight_bits", ["8"], "Bits of weights.", flag_values=FLAGS)
+flags.DEFINE_integer("K", 10, "Time steps of FS-ReLU without calibration.", flag_values=FLAGS)
 flags.DEFINE_integer(
-    "steps", 5, "Time steps of the calibrated network; 0 for none.", flag_values=FLAGS
+    "steps", 5, "Time steps of calibrated ReLU networks; 0 for none.", flag_values=FLAGS
 )
 flags.DEFINE_integer("profiled", 100, "Images of the profile.", lower_bound=1, flag_values=FLAGS)
 
 INPUT_BITS, CALIBRATION_IMAGES = 8, 500
-# Of standardised images.
-INPUT_RANGE = (-3.0, 3.0)
+PARAMETER_BITS = 8
+SWISH_STEPS = 16
+# The range is one of standardised images: few pixels leave it.
+CODED: dict[str, Any] = {
+    "input_bits": INPUT_BITS, "input_range": (-3.0, 3.0), "digital": "none",
+}  # fmt: skip
+
+
+class Bits(NamedTuple):
+    """Of weights and of parameters; None is floating point."""
+
+    weights: int | None = None
+    parameters: int | None = None
 
 
 def main() -> None:
     data = runner.load_test_set(FLAGS)
-    networks = FLAGS.networks or ["resnet20" if data.name == "cifar10" else "resnet8"]
+    networks = FLAGS.networks or models.shipped(data.name)
+    path = runner.path(FLAGS, "chip", data.name, FLAGS.limit is None).with_suffix(".json")
+    bits = [Bits(), *(Bits(int(n), PARAMETER_BITS) for n in FLAGS.weight_bits)]
     training = runner.training_images(FLAGS, data.name, CALIBRATION_IMAGES)
-    bits = [int(n) for n in FLAGS.weight_bits]
-    rows, chips = [], []
+    written: list[dict[str, Any]] = []
     for name in networks:
         model = runner.pretrained(name, data.name)
-        ann = evaluate(model, data, batch_size=FLAGS.batch_size)
-        for K, snn in _converted(model, training):
-            for weight_bits in (None, *bits):
-                chip = snn if weight_bits is None else fs.quantize(snn, weight_bits)
-                result = evaluate(chip, data, batch_size=FLAGS.batch_size)
-                measured = runner.accuracy_and_spikes(ann, result, chip)
-                rows.append({"network": name, "K": K, "weight_bits": weight_bits, **measured})
-                chips.append(chip)
+        K = SWISH_STEPS if has_gates(model) else FLAGS.K
+        snns = [(K, converted(model, K))]
+        if FLAGS.steps and not has_gates(model):
+            snns.append((FLAGS.steps, _calibrated(model, training, path)))
+        written += measure(model, snns, bits, data, path, FLAGS.batch_size, FLAGS.profiled)
     print(f"{data.name}, {len(data):,} test images, inputs of {INPUT_BITS} bits")
     header = ("network", "K", "weights", "ANN %", "SNN %", "spikes/neuron")
-    print(tabulate([_cells(row) for row in rows], header, disable_numparse=True))
-    costs = _costs(chips[1], data)
-    print(tabulate(costs.items(), disable_numparse=True))
-    whole = FLAGS.limit is None and len(FLAGS.networks) == 0
-    path = runner.path(FLAGS, "chip", data.name, whole)
-    _draw(rows, path.with_suffix(".png"))
-    made_by = runner.provenance(data)
-    results.write_json(path.with_suffix(".json"), {**made_by, "rows": rows, "chip": costs})
-    print(f"Written to {path}.json and .png")
+    print(tabulate([_cells(row) for row in written], header, disable_numparse=True))
+    costs = {f"{row['network']}, K = {row['K']}": row["chip"] for row in written if row["chip"]}
+    rows = [(what, *(cost[what] for cost in costs.values())) for what in next(iter(costs.values()))]
+    print(tabulate(rows, ("", *costs), disable_numparse=True))
+    print(f"Written to {path}")
 
 
-def _draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
-    """Accuracy against the bits of weights; a line for each network in floating point."""
-    figure, axes = plt.subplots(figsize=(5, 3.4), layout="constrained")
-    for key in dict.fromkeys((row["network"], row["K"]) for row in rows):
-        mine = [row for row in rows if (row["network"], row["K"]) == key]
-        curve = [(row["weight_bits"], row["snn"]) for row in mine if row["weight_bits"]]
-        style = {"color": SNN if key[1] == FLAGS.K else PAPER, "markersize": 4}
-        axes.plot(*zip(*curve, strict=True), "o-", label=f"{key[0]}, K = {key[1]}", **style)
-        axes.axhline(mine[0]["snn"], linestyle=":", linewidth=1, color=style["color"])
-    axes.set(xlabel="bits of weights", ylabel="accuracy in per cent", title="Weights as integers")
-    axes.legend()
-    save(figure, path)
+def measure(
+    model: keras.Model,
+    snns: Sequence[tuple[int, keras.Model]],
+    bits: Sequence[Bits],
+    data: datasets.Dataset,
+    path: pathlib.Path,
+    batch_size: int,
+    profiled: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Rows of conversions of a network, in the file at `path` as soon as they are known; those that are there
+    stay.
+
+    Args:
+        model: the original.
+        snns: its conversions with coded inputs, each behind its number of steps.
+        bits: of what each is measured with.
+        data: test images.
+        path: of the JSON file.
+        batch_size: images per forward pass.
+        profiled: images of a profile of the first with integers of each conversion; 0 for none.
+    """
+    ann: Evaluation | None = None
+    for K, snn in snns:
+        costs = profiled
+        for some in bits:
+            chip = snn if some.weights is None else _quantized(snn, some)
+            found = runner.fingerprint(chip)
+            images, costs = (costs, 0) if some.weights else (0, costs)
+            row = _known(path, found, len(data), images)
+            if row is None:
+                ann = ann or evaluate(model, data, batch_size=batch_size)
+                result = evaluate(chip, data, batch_size=batch_size)
+                row = {
+                    "network": model.name, "K": K, "weight_bits": some.weights,
+                    "parameter_bits": some.parameters,
+                    **runner.accuracy_and_spikes(ann, result, chip),
+                    "images": len(data), "commit": results.commit(), "fingerprint": found,
+                    "chip": _costs(chip, data, images) if images else None,
+                }  # fmt: skip
+                results.merge_rows(path, [row], _key, runner.provenance(data))
+            yield row
 
 
-def _converted(model: keras.Model, training: np.ndarray) -> list[tuple[int, keras.Model]]:
-    """The network without calibration and with it; inputs in a range that few pixels leave."""
-    coded = {"input_bits": INPUT_BITS, "input_range": INPUT_RANGE, "digital": "none"}
-    relu = fs.relu_parameters(FLAGS.K, 25.0)
-    snns = [(FLAGS.K, fs.convert(model, relu=relu, **coded))]
-    if FLAGS.steps:
-        snns.append(
-            (FLAGS.steps, fs.convert(model, calibration_data=training, steps=FLAGS.steps, **coded))
-        )
-    return snns
+def _known(
+    path: pathlib.Path, fingerprint: str, images: int, profiled: int
+) -> dict[str, Any] | None:
+    """A row that an earlier run has written."""
+    for row in results.rows_of(path):
+        same = (row["fingerprint"], row["images"]) == (fingerprint, images)
+        if same and (row["chip"] or not profiled):
+            return row
+    return None
 
 
-def _costs(chip: keras.Model, data: datasets.Dataset) -> dict[str, Any]:
-    images = np.asarray(datasets.standardise(data.images[: FLAGS.profiled]))
+def _key(row: Any) -> tuple[Any, ...]:
+    return row["network"], row["K"], row["weight_bits"], row["parameter_bits"]
+
+
+def converted(model: keras.Model, K: int) -> keras.Model:
+    """Everything a spike: FS-ReLU of K steps, the sets that conversion takes by itself for others."""
+    sets = {"steps": K} if has_gates(model) else {"relu": fs.relu_parameters(K, 25.0)}
+    return fs.convert(model, **sets, **CODED)
+
+
+def has_gates(model: keras.Model) -> bool:
+    return any(site.activation == "sigmoid" for site in fs.find_sites(model))
+
+
+def _calibrated(model: keras.Model, training: np.ndarray, path: pathlib.Path) -> keras.Model:
+    """Calibrated to --steps; kept in a file, as it takes minutes."""
+    file = path.with_name(f"{path.stem}_{model.name}_k{FLAGS.steps}_calibrated.keras")
+    if not file.exists():
+        save_model(fs.convert(model, calibration_data=training, steps=FLAGS.steps, **CODED), file)
+    return load_model(file)
+
+
+def _quantized(snn: keras.Model, bits: Bits) -> keras.Model:
+    assert bits.weights is not None
+    return fs.quantize(snn, bits.weights, bits.parameters or PARAMETER_BITS)
+
+
+def _costs(chip: keras.Model, data: datasets.Dataset, count: int) -> dict[str, Any]:
+    images = np.asarray(datasets.standardise(data.images[:count]))
     profile = fs.profile(chip, images, multiplier=False)
     energies = {f"ANN / SNN, {e.model.name}": round(e.ratio, 3) for e in profile.energies}
     even = {

@@ -17,7 +17,6 @@ one, features in parts, to MODEL_features/.
 from __future__ import annotations
 
 import collections
-import hashlib
 import math
 import pathlib
 from collections.abc import Callable
@@ -97,7 +96,7 @@ def main() -> None:
     converted = []
     for label in CONVERSIONS if FLAGS.calibrate else list(CONVERSIONS)[:-1]:
         snn = _converted(model, label, path.with_name(f"{file.stem}_calibrated.keras"))
-        fingerprint = _fingerprint(snn)
+        fingerprint = runner.fingerprint(snn)
         row = rows.get(fingerprint) or {"label": label, "fingerprint": fingerprint}
         content["rows"].append(row)
         if "feature_error" not in row:
@@ -170,14 +169,6 @@ def _converted(model: keras.Model, label: str, calibrated: pathlib.Path) -> kera
         images = _scaled_up("train", FLAGS.calibrate, model)
         save_model(fs.convert(model, calibration_data=images, steps=FLAGS.K), calibrated)
     return load_model(calibrated)
-
-
-def _fingerprint(model: keras.Model) -> str:
-    """Of everything that determines what the network computes."""
-    digest = hashlib.sha256(model.to_json().encode())
-    for weight in model.get_weights():
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _features(model: keras.Model) -> Any:
@@ -254,7 +245,7 @@ def _probe(original: keras.Model, path: pathlib.Path) -> Callable[[keras.Model],
     }
 
     def features(network: keras.Model, split: str, count: int) -> np.ndarray:
-        return _features_of(network, split, count, path / _fingerprint(network))
+        return _features_of(network, split, count, path / runner.fingerprint(network))
 
     regression = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=1000))
     regression.fit(features(original, "train", FLAGS.probe), labels["train"][: FLAGS.probe])

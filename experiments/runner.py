@@ -12,6 +12,7 @@ if __name__ == "__main__":
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import pathlib
 import shlex
 import sys
@@ -235,6 +236,14 @@ def path(
 def params_path(folder: str | None, name: str, complete: bool = True) -> pathlib.Path:
     """Folder for networks: the one given, else params/NAME; params/NAME_partial if trained on less than all."""
     return pathlib.Path(folder) if folder else params_dir() / (name + "_partial" * (not complete))
+
+
+def fingerprint(model: keras.Model) -> str:
+    """Of everything that determines what a network computes."""
+    digest = hashlib.sha256(model.to_json().encode())
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()[:16]
 
 
 # --- rows ---------------------------------------------------------------------------------------

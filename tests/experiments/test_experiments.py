@@ -287,11 +287,15 @@ def test_networks_without_data(tmp_path):
 
 
 def test_a_chip(tmp_path):
-    output = run(
-        "chip", "--data=digits", "--limit=40", "--weight_bits=8", "--steps=0", "--profiled=5",
+    arguments = (
+        "chip", "--data=digits", "--limit=40", "--networks=resnet8", "--steps=0", "--profiled=5",
         f"--output_dir={tmp_path}",
     )  # fmt: skip
-    assert "digital multiplications" in output
+    assert "digital multiplications" in run(*arguments)
     content = json.loads((tmp_path / "chip_digits_partial.json").read_text())
     assert [row["weight_bits"] for row in content["rows"]] == [None, 8]
-    assert content["chip"]["digital multiplications"] == 0
+    assert content["rows"][1]["chip"]["digital multiplications"] == 0
+    again = run(*arguments, "--weight_bits=8,4")  # what is there stays
+    after = json.loads((tmp_path / "chip_digits_partial.json").read_text())["rows"]
+    assert after[:2] == content["rows"] and [row["weight_bits"] for row in after] == [None, 8, 4]
+    assert "4 bits" in again
