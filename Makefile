@@ -13,7 +13,7 @@ endif
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help reproduce test test_all test_jax test_torch test_portable test_oldest_keras fuzz lint docs report table1 table2 figure1 figure2 figure3 figure4 figure5 \
-	figure6a figure6b figure6c figure6d swish_sets efficientnet without_data efficiency pareto finetune benchmark chip recurrent clean
+	figure6a figure6b figure6c figure6d swish_sets efficientnet without_data efficiency pareto finetune benchmark chip figure_bits recurrent clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -117,8 +117,11 @@ efficiency: $(VENV)/installed  ## time and spikes of FS-neurons against rate cod
 pareto: $(VENV)/installed  ## accuracy against steps and spikes, calibrated and fine-tuned; and the ablation
 	$(RUN) -m experiments.pareto --verbosity=-1
 
-chip: $(VENV)/installed  ## inputs as spikes, integers and a file for chips: accuracy against bits, and what it costs
+chip: $(VENV)/installed  ## inputs as spikes, integers and a file for chips: accuracy, and what it costs
 	$(RUN) -m experiments.chip --verbosity=-1
+
+figure_bits: $(VENV)/installed  ## accuracy of networks in integers against bits of weights and parameters
+	$(RUN) -m experiments.figure_bits --verbosity=-1
 
 finetune: $(VENV)/installed  ## trains ResNet20 further, calibrated at K = 3
 	$(RUN) -m experiments.finetune --models=resnet20 --steps=3

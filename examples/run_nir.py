@@ -6,8 +6,9 @@
 Needs numpy and h5py, and neither Keras nor fs_neurons. Time runs in windows of K steps: an image arrives in window 0; the
 neurons of a Threshold node start from what has arrived and fire in their own window, z(t) = v >= T(t), v = v - h(t) z(t).
 Each spike puts d(t) on the edges behind its neuron, and each node that it meets hands on what it makes of it at once:
-weights of a convolution or a dense layer, a scale, a window that is summed up, a delay. Biases arrive once. Where weights
-and parameters are integers, so is everything that is computed.
+weights of a convolution or a dense layer, a scale, a window that is summed up, a delay. Biases arrive once. An I node holds
+what arrives: as a product, it hands on d(t) times that for each spike of its carrier; as a shift, it hands on the sum
+without its lowest bits when its window ends. Where weights and parameters are integers, so is everything that is computed.
 
 If the file holds spikes and class scores for its images, they are compared with what came out here.
 """
@@ -19,6 +20,7 @@ import h5py
 import numpy as np
 
 FORMAT = 1
+HOLDING = ("Threshold", "I", "Output")  # what holds what arrives
 
 
 class UnknownFileError(ValueError):
@@ -28,11 +30,19 @@ class UnknownFileError(ValueError):
 class Node:
     """One node of the file: its numbers as arrays by name, its metadata likewise."""
 
-    def __init__(self, group):
+    def __init__(self, name, group):
+        self.name = name
         self.values = {k: x[()] for k, x in group.items() if isinstance(x, h5py.Dataset)}
         self.type = self.values.pop("type").decode()
         self.metadata = {k: x[()] for k, x in group.get("metadata", {}).items()}
         self.targets = []
+        self.carrier, other = (self.metadata.get(k, b"").decode() for k in ("carrier", "other"))
+        self.sources = [source for source in (self.carrier, other) if source]
+        if self.type in ("Threshold", "I"):
+            self.shape = self.values["threshold" if self.type == "Threshold" else "r"].shape
+            self.window = int(self.metadata["window"])
+            self.due = self.window - ("shift" not in self.metadata)  # when all has arrived
+            self.rows = [self.metadata[k].astype(np.float32) for k in "Thd" if k in self.metadata]
 
     def pair(self, name):
         """Height and width."""
@@ -46,24 +56,24 @@ class Network:
         try:
             with h5py.File(path, "r") as file:
                 graph = file["node"]
-                self.nodes = {name: Node(group) for name, group in graph["nodes"].items()}
-                for source, target in graph["edges"][()]:
-                    self.nodes[source.decode()].targets.append(target.decode())
+                self.nodes = {name: Node(name, group) for name, group in graph["nodes"].items()}
+                edges = [tuple(x.decode() for x in edge) for edge in graph["edges"][()]]
                 self.metadata = {key: item[()] for key, item in graph["metadata"].items()}
+            beside = [(source, n) for n, x in self.nodes.items() for source in x.sources]
+            for source, target in dict.fromkeys(edges + beside):
+                self.nodes[source].targets.append(target)
             if int(self.metadata["fs_neurons"]) != FORMAT:
                 raise UnknownFileError(f"this program reads format {FORMAT}")
             self.K, self.windows = int(self.metadata["K"]), int(self.metadata["windows"])
             self.sites = {n: x for n, x in self.nodes.items() if x.type == "Threshold"}
-            for site in self.sites.values():
-                site.shape = site.values["threshold"].shape
-                site.window = int(site.metadata["window"])
-                site.rows = [site.metadata[name].astype(np.float32) for name in ("T", "h", "d")]
-            (self.output,) = (n for n, x in self.nodes.items() if x.type == "Output")
+            shifts = [x for x in self.nodes.values() if "shift" in x.metadata]
+            self.shifts = sorted(shifts, key=lambda x: int(x.metadata["place"]))
             (self.input,) = (n for n, x in self.nodes.items() if x.type == "Input")
-            self.output_shape = tuple(self.nodes[self.output].values["shape"])
+            (end,) = (x for x in self.nodes.values() if x.type == "Output")
+            self.output, end.shape, end.due = end.name, end.values["shape"], self.windows - 1
         except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
             raise UnknownFileError(f"no network of fs_neurons ({error})") from error
-        unknown = {x.type for x in self.nodes.values()} - {*PASS, "Input", "Output", "Threshold"}
+        unknown = {x.type for x in self.nodes.values()} - {*PASS, *HOLDING, "Input"}
         if unknown:
             raise UnknownFileError(f"nodes that this program doesn't know: {', '.join(unknown)}")
         self.dtype = np.int64 if self.is_integer() else np.float64
@@ -71,23 +81,17 @@ class Network:
 
     def is_integer(self):
         """Whether all weights, biases and values of spikes are integers; T and h of coded inputs need not be."""
-        coded = set(self.nodes[self.input].targets)
-        inside = [
-            x
-            for x in self.nodes.values()
-            if self.output not in x.targets or "scale" not in x.values
-        ]
-        numbers = [
-            x.values[k] for x in inside for k in ("weight", "bias", "scale") if k in x.values
-        ]
-        for name, site in self.sites.items():
-            numbers += [site.rows[2]] if name in coded else site.rows
+        coded, numbers = self.nodes[self.input].targets, []
+        for name, x in self.nodes.items():
+            if self.output not in x.targets or "scale" not in x.values:
+                numbers += [x.values[k] for k in ("weight", "bias", "scale") if k in x.values]
+            if x.type == "Threshold":
+                numbers += [x.rows[2]] if name in coded else x.rows
         return all(np.array_equal(x, np.rint(x)) for x in numbers)
 
     def biases(self):
-        """What arrives at each site and output without any spike."""
-        arrived = {self.output: np.zeros(self.output_shape)}
-        arrived.update((name, np.zeros(site.shape)) for name, site in self.sites.items())
+        """What arrives at each site, product, shift and output without any spike."""
+        arrived = {n: np.zeros(x.shape) for n, x in self.nodes.items() if x.type in HOLDING}
         for name, node in self.nodes.items():
             if "bias" in node.values:
                 bias = node.values["bias"].astype(float)
@@ -103,11 +107,13 @@ class Network:
         for name in node.targets:
             target, then = self.nodes[name], window
             if target.type == "Delay" and window is not None:
-                then = window + int(target.values["delay"].flat[0]) // self.K
-            if name in arrived:
-                due = target.window - 1 if target.type == "Threshold" else self.windows - 1
-                if window not in (None, due):
-                    raise UnknownFileError(f"{name!r} is reached in window {window}, not {due}")
+                then += int(target.values["delay"].flat[0]) // self.K
+            if target.carrier == node.name:
+                self.asked.append((target, values))
+            elif name in arrived:
+                wrong = window is not None and window != target.due
+                if wrong and (target.type != "I" or window > target.due):
+                    raise UnknownFileError(f"{name!r}: window {window} in place of {target.due}")
                 arrived[name] += values
             else:
                 self.send(target, PASS[target.type](target, values), arrived, then)
@@ -115,16 +121,14 @@ class Network:
     def run(self, image):
         """Class scores of an image, and the spikes of each site: (step, neuron) of all of them."""
         arrived = {name: x.astype(self.dtype_of(name)) for name, x in self.at_rest.items()}
-        spikes = {}
+        spikes, self.asked = {}, []
         self.send(self.nodes[self.input], image.astype(np.float32), arrived, 0)
         for window in range(1, self.windows + 1):
             firing = [name for name, site in self.sites.items() if site.window == window]
             potentials = {name: arrived[name].astype(np.float32) for name in firing}
             for t in range(self.K):
-                for name in firing:
+                for name in (n for n in firing if t < len(self.sites[n].rows[0])):
                     site, v = self.sites[name], potentials[name]
-                    if t >= len(site.rows[0]):
-                        continue
                     T, h, d = (x[t].reshape(-1, *(1,) * (v.ndim - 1)) for x in site.rows)
                     z = v >= T
                     v -= h * z
@@ -132,7 +136,17 @@ class Network:
                     spikes.setdefault(name, []).extend((t, i) for i in index)
                     if len(index):
                         self.send(site, (z * d).astype(self.dtype), arrived, window)
+                self.hand_on(arrived, window)
+            for node in (x for x in self.shifts if x.window == window):
+                unit = 2 ** int(node.metadata["shift"])
+                self.send(node, (arrived[node.name] + unit // 2) // unit, arrived, window)
         return arrived[self.output], spikes
+
+    def hand_on(self, arrived, window):
+        """Multiples that spikes have asked products for, once what these hold is complete."""
+        asked, self.asked = self.asked, [x for x in self.asked if x[0].window > window]
+        for node, values in (x for x in asked if x[0].window <= window):
+            self.send(node, values * arrived[node.name], arrived, window)
 
     def dtype_of(self, name):
         """Of what arrives: the coded inputs take numbers, and outputs may have a scale."""
@@ -141,17 +155,12 @@ class Network:
         return np.float64 if name == self.output else self.dtype
 
 
-# --- what a node makes of what reaches it: nonzero entries are events ------------------------------
-
-
 def conv_size(node):
     """Height and width of the output of a convolution."""
-    sizes = node.values["input_shape"], node.pair("padding"), node.pair("dilation")
-    kernel, stride = node.values["weight"].shape[2:], node.pair("stride")
-    return tuple(
-        int((n + 2 * p - d * (k - 1) - 1) // s + 1)
-        for n, p, d, k, s in zip(*sizes, kernel, stride, strict=True)
-    )
+    names = ("input_shape", "padding", "dilation", "stride")
+    n, p, d, s = (np.array(node.pair(name)) for name in names)
+    reach = d * (np.array(node.values["weight"].shape[2:]) - 1) + 1
+    return tuple(((n + 2 * p - reach) // s + 1).tolist())
 
 
 def convolve(node, values):
@@ -159,21 +168,19 @@ def convolve(node, values):
     padding, stride, dilation = (node.pair(name) for name in ("padding", "stride", "dilation"))
     result = np.zeros((len(weight), *conv_size(node)), weight.dtype)
     channel, y, x = np.nonzero(values)
-    value = values[channel, y, x]
     for i, j in np.ndindex(*weight.shape[2:]):
         row, column = y + padding[0] - i * dilation[0], x + padding[1] - j * dilation[1]
         meets = (row % stride[0] == 0) & (column % stride[1] == 0) & (row >= 0) & (column >= 0)
         row, column = row // stride[0], column // stride[1]
         meets &= (row < result.shape[1]) & (column < result.shape[2])
-        currents = weight[:, channel[meets], i, j] * value[meets]
+        currents = weight[:, channel[meets], i, j] * values[channel, y, x][meets]
         np.add.at(result, (slice(None), row[meets], column[meets]), currents)
     return result
 
 
 def multiply(node, values):
-    weight = as_integers(node.values["weight"], values)
     (index,) = np.nonzero(values)
-    return weight[:, index] @ values[index]
+    return as_integers(node.values["weight"], values)[:, index] @ values[index]
 
 
 def sum_windows(node, values):
@@ -192,13 +199,14 @@ def scale(node, values):
     return values * factor.astype(np.int64 if whole else np.float64)
 
 
+# What a node makes of what reaches it, whose nonzero entries are events.
 PASS = {
     "Conv2d": convolve,
     "Affine": multiply,
     "SumPool2d": sum_windows,
     "Scale": scale,
-    "Flatten": lambda node, values: values.reshape(-1),
-    "Delay": lambda node, values: values,
+    "Flatten": lambda _, values: values.reshape(-1),
+    "Delay": lambda _, values: values,
 }
 
 
@@ -206,13 +214,10 @@ def compare(network, image, number, scores, spikes):
     """How many spikes of an image are other than the file says, and whether its class scores are the same."""
     other = 0
     for name, site in network.sites.items():
-        events = site.metadata["spikes"]
-        expected = {tuple(x) for x in events[events[:, 0] == number, 1:].tolist()}
-        other += len(expected ^ set(spikes.get(name, [])))
-    same = np.allclose(
-        scores, network.nodes[network.output].metadata["scores"][number], rtol=1e-4, atol=1e-4
-    )
-    return other, same
+        events = {(t, i) for n, t, i in site.metadata["spikes"].tolist() if n == number}
+        other += len(events ^ set(spikes.get(name, [])))
+    expected = network.nodes[network.output].metadata["scores"][number]
+    return other, np.allclose(scores, expected, rtol=1e-4, atol=1e-4)
 
 
 def main(arguments=None):
@@ -225,10 +230,8 @@ def main(arguments=None):
         images = np.load(options.images) if options.images else network.metadata.get("images")
         if images is None:
             raise UnknownFileError("no images in the file: give --images")
-        print(
-            f"{len(network.sites)} sites, {network.dtype.__name__}, {network.windows} windows of {network.K} steps"
-        )
-        failed = 0
+        windows, failed = f"{network.windows} windows of {network.K} steps", 0
+        print(f"{len(network.sites)} sites, {network.dtype.__name__}, {windows}")
         for number, image in enumerate(images):
             scores, spikes = network.run(image)
             line = f"image {number}: class {scores.argmax()}, {sum(map(len, spikes.values())):,} spikes"

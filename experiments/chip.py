@@ -48,6 +48,15 @@ CODED: dict[str, Any] = {
 }  # fmt: skip
 
 
+class Conversion(NamedTuple):
+    """A converted network; `data` is what it was calibrated on, for its integers to be fitted to."""
+
+    sets: str
+    K: int
+    snn: keras.Model
+    data: np.ndarray | None = None
+
+
 class Bits(NamedTuple):
     """Of weights and of parameters; None is floating point."""
 
@@ -64,23 +73,24 @@ def main() -> None:
     written: list[dict[str, Any]] = []
     for name in networks:
         model = runner.pretrained(name, data.name)
-        K = SWISH_STEPS if has_gates(model) else FLAGS.K
-        snns = [(K, converted(model, K))]
+        snns = [converted(model, FLAGS.K)]
         if FLAGS.steps and not has_gates(model):
-            snns.append((FLAGS.steps, _calibrated(model, training, path)))
+            snns.append(calibrated(model, FLAGS.steps, training, path))
         written += measure(model, snns, bits, data, path, FLAGS.batch_size, FLAGS.profiled)
     print(f"{data.name}, {len(data):,} test images, inputs of {INPUT_BITS} bits")
     header = ("network", "K", "weights", "ANN %", "SNN %", "spikes/neuron")
     print(tabulate([_cells(row) for row in written], header, disable_numparse=True))
-    costs = {f"{row['network']}, K = {row['K']}": row["chip"] for row in written if row["chip"]}
-    rows = [(what, *(cost[what] for cost in costs.values())) for what in next(iter(costs.values()))]
-    print(tabulate(rows, ("", *costs), disable_numparse=True))
+    profiled = [row for row in written if _is_profiled(row)]
+    names = [f"{row['network']}, K = {row['K']}" for row in profiled]
+    # What it costs is named in words.
+    costs = [(what, *(row[what] for row in profiled)) for what in profiled[0] if " " in what]
+    print(tabulate(costs, ("", *names), disable_numparse=True))
     print(f"Written to {path}")
 
 
 def measure(
     model: keras.Model,
-    snns: Sequence[tuple[int, keras.Model]],
+    snns: Sequence[Conversion],
     bits: Sequence[Bits],
     data: datasets.Dataset,
     path: pathlib.Path,
@@ -92,7 +102,7 @@ def measure(
 
     Args:
         model: the original.
-        snns: its conversions with coded inputs, each behind its number of steps.
+        snns: its conversions, with coded inputs.
         bits: of what each is measured with.
         data: test images.
         path: of the JSON file.
@@ -100,10 +110,10 @@ def measure(
         profiled: images of a profile of the first with integers of each conversion; 0 for none.
     """
     ann: Evaluation | None = None
-    for K, snn in snns:
+    for conversion in snns:
         costs = profiled
         for some in bits:
-            chip = snn if some.weights is None else _quantized(snn, some)
+            chip = conversion.snn if some.weights is None else _quantized(conversion, some)
             found = runner.fingerprint(chip)
             images, costs = (costs, 0) if some.weights else (0, costs)
             row = _known(path, found, len(data), images)
@@ -111,11 +121,11 @@ def measure(
                 ann = ann or evaluate(model, data, batch_size=batch_size)
                 result = evaluate(chip, data, batch_size=batch_size)
                 row = {
-                    "network": model.name, "K": K, "weight_bits": some.weights,
-                    "parameter_bits": some.parameters,
+                    "network": model.name, "sets": conversion.sets, "K": conversion.K,
+                    "weight_bits": some.weights, "parameter_bits": some.parameters,
                     **runner.accuracy_and_spikes(ann, result, chip),
                     "images": len(data), "commit": results.commit(), "fingerprint": found,
-                    "chip": _costs(chip, data, images) if images else None,
+                    **(_costs(chip, data, images) if images else {}),
                 }  # fmt: skip
                 results.merge_rows(path, [row], _key, runner.provenance(data))
             yield row
@@ -127,36 +137,46 @@ def _known(
     """A row that an earlier run has written."""
     for row in results.rows_of(path):
         same = (row["fingerprint"], row["images"]) == (fingerprint, images)
-        if same and (row["chip"] or not profiled):
+        if same and (_is_profiled(row) or not profiled):
             return row
     return None
 
 
+def _is_profiled(row: dict[str, Any]) -> bool:
+    return "additions per image" in row
+
+
 def _key(row: Any) -> tuple[Any, ...]:
-    return row["network"], row["K"], row["weight_bits"], row["parameter_bits"]
+    return tuple(row[key] for key in ("network", "sets", "K", "weight_bits", "parameter_bits"))
 
 
-def converted(model: keras.Model, K: int) -> keras.Model:
-    """Everything a spike: FS-ReLU of K steps, the sets that conversion takes by itself for others."""
-    sets = {"steps": K} if has_gates(model) else {"relu": fs.relu_parameters(K, 25.0)}
-    return fs.convert(model, **sets, **CODED)
+def converted(model: keras.Model, K: int) -> Conversion:
+    """Everything a spike: FS-ReLU of K steps; for Swish and gates the sets that conversion takes by itself."""
+    if has_gates(model):
+        return Conversion("chosen", SWISH_STEPS, fs.convert(model, steps=SWISH_STEPS, **CODED))
+    return Conversion("FS-ReLU", K, fs.convert(model, relu=fs.relu_parameters(K, 25.0), **CODED))
 
 
 def has_gates(model: keras.Model) -> bool:
     return any(site.activation == "sigmoid" for site in fs.find_sites(model))
 
 
-def _calibrated(model: keras.Model, training: np.ndarray, path: pathlib.Path) -> keras.Model:
-    """Calibrated to --steps; kept in a file, as it takes minutes."""
-    file = path.with_name(f"{path.stem}_{model.name}_k{FLAGS.steps}_calibrated.keras")
+def calibrated(
+    model: keras.Model, steps: int, training: np.ndarray, path: pathlib.Path
+) -> Conversion:
+    """Calibrated to few steps; kept in a file beside the results, as it takes minutes."""
+    file = path.with_name(f"{path.stem}_{model.name}_k{steps}_calibrated.keras")
     if not file.exists():
-        save_model(fs.convert(model, calibration_data=training, steps=FLAGS.steps, **CODED), file)
-    return load_model(file)
+        save_model(fs.convert(model, calibration_data=training, steps=steps, **CODED), file)
+    return Conversion("calibrated", steps, load_model(file), training)
 
 
-def _quantized(snn: keras.Model, bits: Bits) -> keras.Model:
+def _quantized(conversion: Conversion, bits: Bits) -> keras.Model:
     assert bits.weights is not None
-    return fs.quantize(snn, bits.weights, bits.parameters or PARAMETER_BITS)
+    return fs.quantize(
+        conversion.snn, bits.weights, bits.parameters or PARAMETER_BITS,
+        calibration_data=conversion.data,
+    )  # fmt: skip
 
 
 def _costs(chip: keras.Model, data: datasets.Dataset, count: int) -> dict[str, Any]:

@@ -113,6 +113,12 @@ SECTIONS = (
             "make figure6c draws it."),
     Section("figure6d", "Figure 6D: error of the sigmoid against the bits of T, h and d", "",
             "make figure6d draws it."),
+    Section("figure_bits", "Figures 6C and 6D for whole networks",
+            "Accuracy of networks in integers against the bits of weights and of parameters; dotted: the originals.",
+            "make figure_bits measures it."),
+    Section("chip", "Ready for a chip",
+            "Inputs as spikes, everything an integer, no multiplier: accuracy, and what it costs.",
+            "make chip measures it."),
     Section("efficiency", "Time and spikes against rate coding",
             "The same network with FS-neurons and with integrate-and-fire neurons: accuracy against time"
             " steps and spikes.",

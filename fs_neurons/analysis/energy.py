@@ -99,8 +99,9 @@ class Energy:
 
     @classmethod
     def of(
-        cls, model: EnergyModel, macs: float, accumulates: float, digital: float, spikes: float
-    ) -> Energy:
+        cls, model: EnergyModel, macs: float, accumulates: float, digital: float, spikes: float,
+        fixed: float = 0.0,
+    ) -> Energy:  # fmt: skip
         """
         Args:
             model: energies of single operations.
@@ -108,12 +109,13 @@ class Energy:
             accumulates: of the spiking network.
             digital: multiply-accumulates of the spiking network.
             spikes: per neuron.
+            fixed: of the accumulates, those that no spikes cause.
         """
-        rest = max(0.0, macs - digital) * model.per_mac
-        spiking = accumulates * model.per_ac
+        rest = max(0.0, (macs - digital) * model.per_mac - fixed * model.per_ac)
+        spiking = (accumulates - fixed) * model.per_ac
         return cls(
             ann=macs * model.per_mac,
-            snn=spiking + digital * model.per_mac,
+            snn=accumulates * model.per_ac + digital * model.per_mac,
             model=model,
             even_at=spikes * rest / spiking if spiking else math.inf,
         )

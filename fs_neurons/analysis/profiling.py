@@ -42,6 +42,7 @@ from fs_neurons.analysis.measurement import (
 )
 from fs_neurons.analysis.reach import Additions
 from fs_neurons.analysis.results import Profile
+from fs_neurons.analysis.shifts import additions_of_shifted_sums
 from fs_neurons.analysis.statistics import InputStatistics
 from fs_neurons.backend.distribution import ONE, Distribution
 from fs_neurons.data.batches import Batch, Batches
@@ -179,6 +180,7 @@ def measured(
         depth=int(coding.windows[ends].max()),
         energy_model=energy_model,
         windows_between_images=graph.windows_between_images(network, coding.windows),
+        shifted_additions=0 if multiplies else additions_of_shifted_sums(coding),
     )
 
 

@@ -41,6 +41,7 @@ class Profile:
         depth: sites on the longest path.
         energy_model: energy of one operation.
         windows_between_images: see `graph.windows_between_images`.
+        shifted_additions: additions of an image that no spikes cause: of shifted sums of integers, see `shifts`.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Profile:
     depth: int
     energy_model: EnergyModel
     windows_between_images: int = 2
+    shifted_additions: int = 0
 
     @property
     def neurons(self) -> int:
@@ -98,9 +100,9 @@ class Profile:
 
     @property
     def synaptic_operations(self) -> float:
-        """Per image, of the spikes of neurons and of max-pooling."""
-        from_sites = sum(layer.synaptic_operations for layer in self.layers)
-        return (from_sites + sum(pool.synaptic_operations for pool in self.pools)) / self.images
+        """Per image, of the spikes of neurons and of max-pooling, and of shifted sums."""
+        from_spikes = sum(layer.synaptic_operations for layer in (*self.layers, *self.pools))
+        return from_spikes / self.images + self.shifted_additions
 
     @functools.cached_property
     def pooled_inputs(self) -> InputStatistics:
@@ -127,8 +129,9 @@ class Profile:
         if self.left_out:
             return None
         return Energy.of(
-            model, self.macs, self.synaptic_operations, self.digital_macs, self.spikes_per_neuron
-        )
+            model, self.macs, self.synaptic_operations, self.digital_macs, self.spikes_per_neuron,
+            self.shifted_additions,
+        )  # fmt: skip
 
     @property
     def energies(self) -> tuple[Energy, ...]:
@@ -185,6 +188,7 @@ class Profile:
             "site_average_input_variance": variance,
             "ann_macs": self.macs,
             "synaptic_operations": self.synaptic_operations,
+            "shifted_additions": self.shifted_additions,
             "digital_macs": self.digital_macs,
             "digital": list(self.digital),
             "multiplier": self.multiplier,
@@ -262,7 +266,8 @@ class Profile:
         one = "no multiplications; layers behind another linear one are one with it"
         digital = f"{self.digital_macs:,} multiply-accumulates" if self.multiplier else one
         counts = f"ANN {self.macs:,} multiply-accumulates; SNN {self.synaptic_operations:,.0f}"
-        counts += f" accumulates and {digital}"
+        shifted = f" ({self.shifted_additions:,} of them of shifted sums)"
+        counts += f" accumulates{shifted if self.shifted_additions else ''} and {digital}"
         if self.left_out:
             return [
                 f"operations, as far as they are known: {counts}",

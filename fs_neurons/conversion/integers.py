@@ -48,6 +48,11 @@ class Integers:
     low: np.ndarray
     high: np.ndarray
 
+    @property
+    def largest(self) -> float:
+        """The largest magnitude of all channels."""
+        return float(max(np.abs(self.low).max(), np.abs(self.high).max()))
+
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:

@@ -10,7 +10,16 @@ site is a Threshold node whose metadata holds
     window      in which it fires, counted from the image's first, each of K steps
     constant    current that arrives once, where there is one beside the biases
 
-A spike at step t puts d(t) on the edges behind its neuron; biases arrive once. With images, the metadata of the graph
+A spike at step t puts d(t) on the edges behind its neuron; biases arrive once. NIR has no product either. One is an
+integrator, an I node that holds a factor, and whose metadata holds
+
+    carrier     node whose spikes hand on d(t) times what is held, from `window` on
+    other       node that it holds the output of, where no edges lead there, as its shape is another
+
+and an I node with `shift` holds a sum until its `window` ends and hands it on without so many of its lowest bits,
+rounded to the nearest, halves upwards; those of one window in the order of their `place`.
+
+With images, the metadata of the graph
 holds them, that of each Threshold node its `spikes` (image, step, index of the neuron), and that of the Output node
 the class `scores`. `examples/run_nir.py` runs such a file without Keras or this package.
 
@@ -29,7 +38,6 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from fs_neurons import neuron
 from fs_neurons.conversion.folding import fold
 from fs_neurons.conversion.nir_kernels import (
     channels_first,
@@ -37,13 +45,14 @@ from fs_neurons.conversion.nir_kernels import (
     dense_kernel,
     moved,
     same_padding,
+    spikes_of,
     symmetric,
 )
+from fs_neurons.conversion.nir_nodes import Nodes, Term
 from fs_neurons.network import kinds
-from fs_neurons.network.coding import Coding
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.geometry import data_axis
-from fs_neurons.network.graph import Call, Graph, Value, trace_spiking
+from fs_neurons.network.graph import Call, trace_spiking
 from fs_neurons.network.keras_internals import input_structure, parts_of
 from fs_neurons.network.kinds import Kind, applies_activation, kind_of
 
@@ -51,13 +60,6 @@ VERSION = 1
 
 _NORMALIZATIONS = (layers.BatchNormalization, layers.Normalization)
 FAITHFUL, WITH_METADATA = "faithful", "with metadata"
-
-
-class Term(NamedTuple):
-    """A node whose output is part of a value, and the window in which it flows."""
-
-    node: str
-    window: int
 
 
 def write_nir(model: keras.Model, path: pathlib.Path, images: Any = None) -> None:
@@ -97,22 +99,8 @@ def forms() -> list[tuple[str, str, str]]:
     return [(kind.name, form.nodes, form.kept) for kind, form in _FORMS.items()]
 
 
-class _Writer:
+class _Writer(Nodes):
     """Makes nodes and edges, call by call."""
-
-    def __init__(self, network: Graph, structure: Any, nir: Any):
-        self.network = network
-        self.structure = structure  # of the inputs
-        self.nir = nir
-        self.coding = Coding(network)
-        self.K = max(call.op.parameters.K for call in network.sites)
-        self.nodes: dict[str, Any] = {}
-        self.edges: list[tuple[str, str]] = []
-        self.terms: dict[Value, list[Term]] = {}
-        self.pads: dict[Value, list[tuple[int, int]]] = {}
-        self.order: dict[
-            Value, np.ndarray
-        ] = {}  # of a flattened value: its entries as NIR has them
 
     def graph(self, images: Any) -> Any:
         inputs, outputs = self.network.inputs, keras.tree.flatten(self.network.outputs)
@@ -124,30 +112,38 @@ class _Writer:
         shape = channels_first(inputs[0].shape)
         self.nodes["input"] = self.nir.Input(input_type={"input": np.array(shape)})
         self.terms[inputs[0]] = [Term("input", 0)]
-        constants = constants_of(self.network, self.structure)
+        constants = constants_of(self.coding, self.structure)
         for call in self.network.calls:
             form = _FORMS.get(kind_of(call.op))
-            if form is None or (not call.is_site and not form.write(self, call)):
+            # Only a dense layer takes entries in another order.
+            ordered = not self.order.keys() & set(call.inputs) or kind_of(call.op) is kinds.DENSE
+            if not ordered or form is None or not form.write(self, call):
                 raise ConversionError(
                     f"nir: {call.name!r} ({type(call.op).__name__}) has no NIR node; see the table in"
                     " docs/chip.md"
                 )
-            if call.is_site:
-                self._site(call, constants[call.outputs])
+            holds = call.is_site or kind_of(call.op) in (kinds.PRODUCT, kinds.SHIFT)
+            if holds and np.any(constants[call.outputs]):
+                node = self.nodes[self.terms[call.outputs][0].node]
+                node.metadata["constant"] = constants[call.outputs]
         size = np.array(channels_first(outputs[0].shape))
-        self._add("output", self.nir.Output(output_type={"output": size}), outputs[0])
+        self.add("output", self.nir.Output(output_type={"output": size}), outputs[0])
         output = self.nodes["output"]
         if np.any(constants[outputs[0]]):
             output.metadata["constant"] = constants[outputs[0]]
         depth = int(self.coding.windows[outputs[0].index])
         metadata = {"fs_neurons": VERSION, "K": self.K, "windows": depth + 1}
         if images is not None:
-            metadata["images"] = self._with_spikes(np.asarray(images), output)
+            images = np.asarray(images)
+            events, output.metadata["scores"] = spikes_of(self.network, self.structure, images)
+            for value, spikes in events.items():
+                self.nodes[self.terms[value][0].node].metadata["spikes"] = spikes
+            metadata["images"] = moved(images.astype(np.float32))
         return self.nir.NIRGraph(self.nodes, self.edges, metadata=metadata)
 
     # --- sites ----------------------------------------------------------------------------------
 
-    def _site(self, call: Call, constant: np.ndarray) -> None:
+    def site(self, call: Call) -> bool:
         op: Any = call.op
         p, shape = op.parameters, call.outputs.shape
         channels = shape[-1]
@@ -162,34 +158,12 @@ class _Writer:
             for name in ("T", "h", "d")
         }
         metadata: dict[str, Any] = {k: v.astype(np.float32) for k, v in rows.items()}
-        metadata["window"] = int(self.coding.windows[call.outputs.index])
-        if np.any(constant):
-            metadata["constant"] = constant
+        metadata["window"] = self._window(call)
         first = np.broadcast_to(
             rows["T"][0].reshape((-1,) + (1,) * (len(shape) - 1)), channels_first(shape)
         )
         node = self.nir.Threshold(threshold=first.astype(np.float32), metadata=metadata)
-        name = self._add(call.name, node, call.inputs[0])
-        self.terms[call.outputs] = [Term(name, metadata["window"])]
-
-    def _with_spikes(self, images: np.ndarray, output: Any) -> np.ndarray:
-        """Puts the spikes of images, and their class scores, beside their nodes; the images as NIR has them."""
-
-        def each(call: Call, tensors: Callable[[Value], Any]) -> Any:
-            if call.is_site:
-                op: Any = call.op
-                x = op.in_units(tensors(call.inputs[0]))
-                z = ops.convert_to_numpy(neuron.spike_train(x, op.parameters)) > 0
-                z = np.moveaxis(moved(z, last=2), -1, 1)  # images, steps, neurons as NIR has them
-                image, step, index = np.nonzero(z.reshape(*z.shape[:2], -1))
-                events = np.stack([image, step, index], axis=1).astype(np.int32)
-                self.nodes[self.terms[call.outputs][0].node].metadata["spikes"] = events
-            return call(tensors)
-
-        inputs = keras.tree.pack_sequence_as(self.structure, [images])
-        (scores,) = keras.tree.flatten(self.network.run(inputs, each))
-        output.metadata["scores"] = moved(ops.convert_to_numpy(scores))
-        return moved(images.astype(np.float32))
+        return self.made(call, self.add(call.name, node, call.inputs[0]))
 
     # --- layers ---------------------------------------------------------------------------------
 
@@ -213,7 +187,7 @@ class _Writer:
             input_shape=size, weight=weight, stride=tuple(op.strides), padding=padding,
             dilation=tuple(op.dilation_rate), groups=1, bias=bias[0] if bias else zeros,
         )  # fmt: skip
-        return self._made(call, self._add(call.name, node, value))
+        return self.made(call, self.add(call.name, node, value))
 
     def dense(self, call: Call) -> bool:
         op: Any = call.op
@@ -225,7 +199,7 @@ class _Writer:
             kernel = kernel[self.order[value]]
         zeros = np.zeros(kernel.shape[1], np.float32)
         node = self.nir.Affine(weight=kernel.T.copy(), bias=bias[0] if bias else zeros)
-        return self._made(call, self._add(call.name, node, value))
+        return self.made(call, self.add(call.name, node, value))
 
     def affine(self, call: Call) -> bool:
         """A scale for each entry; what is added is a constant of the sites behind."""
@@ -240,8 +214,8 @@ class _Writer:
             scale = at_1 - at_0
         if np.all(scale == 1):
             return True
-        return self._made(
-            call, self._add(call.name, self.nir.Scale(scale=moved(scale)[0].copy()), value)
+        return self.made(
+            call, self.add(call.name, self.nir.Scale(scale=moved(scale)[0].copy()), value)
         )
 
     def sum(self, call: Call) -> bool:
@@ -273,15 +247,15 @@ class _Writer:
         node = self.nir.SumPool2d(
             kernel_size=np.array(window), stride=np.array(strides), padding=np.array([0, 0])
         )
-        name = self._add(call.name, node, value)
-        self._made(call, name)
+        name = self.add(call.name, node, value)
+        self.made(call, name)
         shape = [value.shape[2], *((1, 1) if whole else channels_first(call.outputs.shape)[1:])]
         if not summed:
             scale = np.full(shape, 1 / (window[0] * window[1]), np.float32)
-            name = self._behind(f"{call.name}_mean", self.nir.Scale(scale=scale), call)
+            name = self.behind(f"{call.name}_mean", self.nir.Scale(scale=scale), call)
         if len(call.outputs.shape) == 1:
             flat = self.nir.Flatten(input_type={"input": np.array(shape)}, start_dim=0, end_dim=-1)
-            self._behind(f"{call.name}_flat", flat, call)
+            self.behind(f"{call.name}_flat", flat, call)
         return True
 
     def global_pooled(self, call: Call) -> bool:
@@ -295,10 +269,44 @@ class _Writer:
         if len(call.outputs.shape) != 1:
             return False
         index = np.arange(int(np.prod(value.shape))).reshape(1, *value.shape)
-        self.order[call.outputs] = moved(index).ravel()
+        order = moved(index).ravel()
+        if np.any(np.diff(order) != 1):
+            self.order[call.outputs] = order
         shape = np.array(channels_first(value.shape))
         flat = self.nir.Flatten(input_type={"input": shape}, start_dim=0, end_dim=-1)
-        return self._made(call, self._add(call.name, flat, value))
+        return self.made(call, self.add(call.name, flat, value))
+
+    def multiplied(self, call: Call) -> bool:
+        """Holds the factor of which multiples are formed, and hands on those that spikes of the carrier ask for."""
+        product = self.coding.products.get(call)
+        if product is None:
+            return False
+        (carrier,), window = self.terms[product.carrier], self._window(call)
+        name = f"{call.name}.carrier".replace("/", ".")
+        metadata = {
+            "window": window, "carrier": self.delayed(carrier, window, product.carrier, name),
+        }  # fmt: skip
+        # Stock readers want all that meet an edge in one shape: a smaller factor is in the metadata alone.
+        by_edges = product.other.shape == call.outputs.shape
+        if not by_edges:
+            if len(self.terms[product.other]) > 1:
+                return False
+            metadata["other"] = self.terms[product.other][0].node
+        r = np.ones(channels_first(call.outputs.shape), np.float32)
+        node = self.nir.I(r=r, metadata=metadata)
+        return self.made(call, self.add_holding(call.name, node, product.other, by_edges))
+
+    def shifted(self, call: Call) -> bool:
+        """Holds a sum until its window ends, and hands it on without its lowest bits."""
+        op: Any = call.op
+        place = self.network.calls.index(call)
+        metadata = {"window": self._window(call), "shift": op.bits, "place": place}
+        r = np.ones(channels_first(call.outputs.shape), np.float32)
+        node = self.nir.I(r=r, metadata=metadata)
+        return self.made(call, self.add_holding(call.name, node, call.inputs[0]))
+
+    def _window(self, call: Call) -> int:
+        return int(self.coding.windows[call.outputs.index])
 
     def padded(self, call: Call) -> bool:
         """Goes into the convolution behind it."""
@@ -324,41 +332,6 @@ class _Writer:
         self.terms[call.outputs] = self.terms[call.inputs[0]]
         return True
 
-    # --- parts ----------------------------------------------------------------------------------
-
-    def _add(self, name: str, node: Any, value: Value) -> str:
-        """A node that takes a value: all its terms, the early ones through delays."""
-        name = name.replace("/", ".")
-        self.nodes[name] = node
-        terms = self.terms[value]
-        at = max(term.window for term in terms)
-        for i, term in enumerate(terms):
-            source = term.node
-            if term.window < at:
-                source = f"{name}.delay{i}"
-                wait = float((at - term.window) * self.K)
-                shape = self._shape_behind(term.node, value)
-                self.nodes[source] = self.nir.Delay(delay=np.full(shape, wait, np.float32))
-                self.edges.append((term.node, source))
-            self.edges.append((source, name))
-        return name
-
-    def _shape_behind(self, node: str, value: Value) -> tuple[int, ...]:
-        pads = self.pads.get(value, [(0, 0), (0, 0)])
-        shape = value.shape
-        if len(shape) == 3:
-            shape = (shape[0] - sum(pads[0]), shape[1] - sum(pads[1]), shape[2])
-        return channels_first(shape)
-
-    def _made(self, call: Call, name: str) -> bool:
-        self.terms[call.outputs] = [Term(name, int(self.coding.windows[call.outputs.index]))]
-        return True
-
-    def _behind(self, name: str, node: Any, call: Call) -> str:
-        added = self._add(name, node, call.outputs)
-        self._made(call, added)
-        return added
-
 
 class _Form(NamedTuple):
     """What a kind of layer becomes.
@@ -375,11 +348,13 @@ class _Form(NamedTuple):
 
 
 _FORMS: dict[Kind, _Form] = {
-    kinds.NEURONS: _Form("Threshold", WITH_METADATA),
+    kinds.NEURONS: _Form("Threshold", WITH_METADATA, _Writer.site),
     kinds.CONVOLUTION: _Form("Conv2d", FAITHFUL, _Writer.convolution),
     kinds.DEPTHWISE: _Form("Conv2d", FAITHFUL, _Writer.convolution),
     kinds.DENSE: _Form("Affine", FAITHFUL, _Writer.dense),
     kinds.SUM: _Form("edges into one node; SumPool2d", FAITHFUL, _Writer.sum),
+    kinds.PRODUCT: _Form("I, which holds one factor", WITH_METADATA, _Writer.multiplied),
+    kinds.SHIFT: _Form("I, which holds a sum", WITH_METADATA, _Writer.shifted),
     kinds.AFFINE: _Form("Scale; an offset is a constant", WITH_METADATA, _Writer.affine),
     kinds.AVERAGE_POOLING: _Form("SumPool2d, Scale", FAITHFUL, _Writer.pooled),
     kinds.GLOBAL_AVERAGE_POOLING: _Form(

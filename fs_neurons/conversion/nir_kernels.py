@@ -1,4 +1,4 @@
-"""Shapes, kernels and constants as NIR has them: channels first, as many zeros on both sides, no groups."""
+"""Shapes, kernels, constants and spikes as NIR has them: channels first, as many zeros on both sides, no groups."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from fs_neurons import neuron
 from fs_neurons.network import kinds
 from fs_neurons.network.calls import Call, Value
+from fs_neurons.network.coding import Coding
 from fs_neurons.network.graph import Graph
 from fs_neurons.network.kinds import kind_of
 
@@ -58,25 +60,29 @@ def symmetric(
     return np.pad(kernel, [*zeros, (0, 0), (0, 0)]).transpose(3, 2, 0, 1).copy(), widest
 
 
-def constants_of(network: Graph, structure: Any) -> dict[Value, np.ndarray]:
-    """What arrives at each site, by its output, and at the output, beside spikes and the biases of nodes.
+def constants_of(coding: Coding, structure: Any) -> dict[Value, np.ndarray]:
+    """What arrives beside spikes and the biases of nodes: at sites and at products and shifts, which hold sums, by their
+    outputs, and at the output.
 
     Args:
-        network: with one input and one output.
+        coding: of a network with one input and one output.
         structure: of its inputs.
     """
-    with_offsets, without = (_silent(network, structure, offsets) for offsets in (True, False))
+    with_offsets, without = (_silent(coding, structure, offsets) for offsets in (True, False))
     return {value: moved(x - without[value])[0] for value, x in with_offsets.items()}
 
 
-def _silent(network: Graph, structure: Any, offsets: bool) -> dict[Value, np.ndarray]:
+def _silent(coding: Coding, structure: Any, offsets: bool) -> dict[Value, np.ndarray]:
     """What arrives without any spike; with what normalisations add, or without."""
     found: dict[Value, np.ndarray] = {}
+    network = coding.graph
 
     def each(call: Call, tensors: Callable[[Value], Any]) -> Any:
         y = call(tensors)
-        if call.is_site:
-            found[call.outputs] = ops.convert_to_numpy(tensors(call.inputs[0]))
+        product = coding.products.get(call)
+        if call.is_site or product or kind_of(call.op) is kinds.SHIFT:
+            arrives = tensors(product.other if product else call.inputs[0])
+            found[call.outputs] = ops.convert_to_numpy(arrives)
             return ops.zeros_like(y)
         if kind_of(call.op) is kinds.AFFINE and not offsets:
             return y - call(lambda value: ops.zeros_like(tensors(value)))
@@ -87,3 +93,33 @@ def _silent(network: Graph, structure: Any, offsets: bool) -> dict[Value, np.nda
     outputs = network.run(keras.tree.pack_sequence_as(structure, [zeros]), each)
     (output,) = keras.tree.flatten(outputs)
     return {**found, end: ops.convert_to_numpy(output)}
+
+
+def spikes_of(
+    network: Graph, structure: Any, images: np.ndarray
+) -> tuple[dict[Value, np.ndarray], np.ndarray]:
+    """Spikes of each site, by its output, and class scores, as NIR has their entries.
+
+    Args:
+        network: with one input and one output.
+        structure: of its inputs.
+        images: (images, ..., channels).
+
+    Returns:
+        int32 arrays (spikes, 3), (image, step, index of the neuron) each; and the class scores (images, ...).
+    """
+    events: dict[Value, np.ndarray] = {}
+
+    def each(call: Call, tensors: Callable[[Value], Any]) -> Any:
+        if call.is_site:
+            op: Any = call.op
+            x = op.in_units(tensors(call.inputs[0]))
+            z = ops.convert_to_numpy(neuron.spike_train(x, op.parameters)) > 0
+            z = np.moveaxis(moved(z, last=2), -1, 1)  # images, steps, neurons as NIR has them
+            image, step, index = np.nonzero(z.reshape(*z.shape[:2], -1))
+            events[call.outputs] = np.stack([image, step, index], axis=1).astype(np.int32)
+        return call(tensors)
+
+    inputs = keras.tree.pack_sequence_as(structure, [images])
+    (scores,) = keras.tree.flatten(network.run(inputs, each))
+    return events, moved(ops.convert_to_numpy(scores))

@@ -10,7 +10,7 @@ import numpy as np
 from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.graph import Graph
-from fs_neurons.network.kinds import kind_of
+from fs_neurons.network.kinds import PRODUCT, kind_of
 
 # Beyond what is needed, as weights are rounded anew.
 MARGIN = 1.01
@@ -35,12 +35,10 @@ def coarsened(
     Raises:
         ConversionError: no weights are to blame, or nothing would be left of them.
     """
-    producers = {
-        value: call for call in network.calls for value in keras.tree.flatten(call.outputs)
-    }
+    producers = producers_of(network)
     factors: dict[str, np.ndarray] = {}
     for call, ratio in over.items():
-        weighted = list(_weighted_before(call, producers))
+        weighted = [x for x in sums_before(call, producers) if kind_of(x.op).weighted]
         for layer in weighted:
             old = before.get(layer.name, np.ones(layer.outputs.shape[-1]))
             more = ratio if ratio.shape == old.shape else np.full_like(old, ratio.max())
@@ -54,12 +52,19 @@ def coarsened(
     return factors
 
 
-def _weighted_before(call: Call, producers: Mapping[Value, Call]) -> Iterator[Call]:
-    """Dense and convolutional layers whose outputs make up what a call gives, or takes if it is a site."""
+def producers_of(network: Graph) -> dict[Value, Call]:
+    """The call that gives each value."""
+    return {value: call for call in network.calls for value in keras.tree.flatten(call.outputs)}
+
+
+def sums_before(call: Call, producers: Mapping[Value, Call]) -> Iterator[Call]:
+    """Dense and convolutional layers and products whose outputs make up what a call gives, or takes if it is a
+    site."""
     waiting = [call]
     while waiting:
         at = waiting.pop()
-        if kind_of(at.op).weighted:
+        kind = kind_of(at.op)
+        if kind.weighted or kind is PRODUCT:
             yield at
         elif at is call or not at.is_site:
             waiting += [producers[value] for value in at.inputs if value in producers]

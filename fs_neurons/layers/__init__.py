@@ -1,4 +1,4 @@
-"""Keras layers of FS-neurons, max-pooling of their spikes, recurrent layers, and the recording of all."""
+"""Keras layers of FS-neurons, max-pooling of their spikes, recurrent layers, shifts of integers, and the recording of all."""
 
 from fs_neurons.layers.activation import FSActivation, FSReLU, FSSigmoid, FSSwish, fs_layer
 from fs_neurons.layers.coding import INPUT, FSInput
@@ -13,6 +13,7 @@ from fs_neurons.layers.recording import (
     soft_spikes_per_neuron,
 )
 from fs_neurons.layers.recurrent import GatedCell, RecurrentFS
+from fs_neurons.layers.shift import RightShift
 
 __all__ = [
     "INPUT",
@@ -25,6 +26,7 @@ __all__ = [
     "GatedCell",
     "Measure",
     "RecurrentFS",
+    "RightShift",
     "SiteRecord",
     "collect_records",
     "fs_layer",

@@ -113,6 +113,8 @@ class Coding:
                 self.sources.update(dict.fromkeys(outputs, self.sources[call.inputs[0]]))
             self._visit_linear(call, kind, outputs)
             return
+        if kind is kinds.SHIFT and not any(value in self._numbers for value in call.inputs):
+            return  # still a sum, of integers
         product = self._product(call, kind)
         if product is not None:
             self.products[call] = product

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from fs_neurons.layers import FSActivation, FSMaxPooling2D, RecurrentFS
+from fs_neurons.layers import FSActivation, FSMaxPooling2D, RecurrentFS, RightShift
 from fs_neurons.network import geometry
 from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.sequences import InitialState, MaskedSequences, SequenceMask
@@ -123,6 +123,8 @@ PRODUCT = Kind(
     macs=geometry.product_macs,
     digital="multiplies two tensors, by additions where one is the spikes of a site",
 )
+# Drops the lowest bits of integers; takes complete sums, and no multiplier.
+SHIFT = Kind("shift")
 # A product of matrices; linear where one of them is constant.
 CONTRACTION = Kind(
     "contraction", fan_out=geometry.contraction_fan_out, macs=geometry.contraction_macs,
@@ -163,6 +165,7 @@ def _of_classes(kind: Kind, *names: str) -> dict[type, Kind]:
 LAYERS: dict[type, Kind] = {
     FSActivation: NEURONS,
     FSMaxPooling2D: SPIKING_POOLING,
+    RightShift: SHIFT,
     layers.Dense: DENSE,
     layers.EinsumDense: EINSUM,
     **_of_classes(CONVOLUTION, "Conv1D", "Conv2D", "Conv3D"),

@@ -54,6 +54,38 @@ def test_every_spike_of_a_network_in_integers(tmp_path, runner, digits, capsys):
     assert any(isinstance(node, nir.Delay) for node in graph.nodes.values())
 
 
+@pytest.mark.parametrize("integers", [True, False])
+def test_every_spike_of_a_network_with_products(tmp_path, runner, digits, capsys, integers):
+    model = models.pretrained("se_resnet8_swish", "digits")
+    snn = fs.convert(model, input_bits=8, input_range=(-1.5, 3), digital="none")
+    path = tmp_path / "se.nir"
+    images = digits if integers else digits[:2]
+    fs.export(fs.quantize(snn) if integers else snn, path, format="nir", images=images)
+    code, text = ran(runner, path, capsys)
+    assert code == 0, text.out
+    assert ("int64" in text.out) == integers
+    assert text.out.count(" 0 of them other than in the file") == len(images)
+    held = [node for node in nir.read(path).nodes.values() if isinstance(node, nir.I)]
+    assert sum("carrier" in node.metadata for node in held) == 3
+    assert any("shift" in node.metadata for node in held) == integers
+
+
+@pytest.mark.parametrize("square", [True, False])
+def test_products_of_spikes_with_spikes(tmp_path, runner, capsys, square):
+    """Whose carrier waits; or one factor is a map for all channels."""
+    inputs = keras.Input((6, 6, 3), name="image")
+    x = layers.Conv2D(4, 3, activation="silu")(inputs)
+    y = x if square else layers.Conv2D(1, 1, activation="sigmoid")(x)
+    x = layers.Conv2D(2, 3, activation="tanh")(layers.Multiply()([x, y]))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    snn = fs.convert(model, input_bits=6, input_range=(-2, 2), digital="none")
+    images = np.random.default_rng(0).normal(size=(3, 6, 6, 3)).astype(np.float32)
+    for network in (snn, fs.quantize(snn)):
+        fs.export(network, tmp_path / "net.nir", format="nir", images=images)
+        code, text = ran(runner, tmp_path / "net.nir", capsys)
+        assert code == 0, text.out
+
+
 def layered(*parts):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((6, 6, 4), name="image")
@@ -101,7 +133,8 @@ def test_other_images(tmp_path, runner, capsys):
 @pytest.mark.parametrize(
     ("build", "name"),
     [
-        (lambda x: layers.Multiply(name="gated")([x, layers.Activation("sigmoid")(x)]), "gated"),
+        (lambda x: layers.Multiply(name="gated")([layers.Conv2D(4, 1)(x)] * 2), "gated"),
+        (lambda x: layers.ReLU(name="flat")(layers.Flatten()(layers.Conv2D(4, 1)(x))), "flat"),
         (lambda x: layers.MaxPooling2D(name="pool")(x), "pool"),
         (lambda x: layers.Concatenate(name="joined")([x, x]), "joined"),
         (lambda x: layers.Conv2D(2, (1, 2), name="wide")(x), "wide"),

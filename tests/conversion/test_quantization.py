@@ -9,6 +9,7 @@ import fs_neurons as fs
 from fs_neurons import models
 from fs_neurons.analysis import evaluate
 from fs_neurons.data import datasets
+from fs_neurons.layers import RightShift
 from fs_neurons.network.graph import trace
 
 CODED = {"input_bits": 8, "input_range": (0, 256)}
@@ -88,12 +89,18 @@ def compute(op, inputs):
         return x * integers(op.scale) + integers(op.offset)
     if isinstance(op, layers.Add):
         return sum(inputs)
+    if isinstance(op, layers.Multiply):
+        return inputs[0] * inputs[1]
+    if isinstance(op, RightShift):
+        return (x + 2 ** (op.bits - 1)) >> op.bits
+    if isinstance(op, layers.Reshape):
+        return x.reshape(-1, *op.target_shape)
     if isinstance(op, layers.Dense):
         return x @ integers(op.kernel) + integers(op.bias)
     if isinstance(op, (layers.Conv2D, layers.DepthwiseConv2D)):
         return convolve(op, x)
     assert type(op).__name__ == "Sum", op
-    return x.sum(axis=(1, 2))
+    return x.sum(axis=(1, 2), keepdims=op.keepdims)
 
 
 def convolve(op, x):
@@ -121,6 +128,23 @@ def convolve(op, x):
     )
 
 
+def assert_every_number_is_an_integer(chip, limit=2**24):
+    """Below a limit, and the same as in a loop of 64-bit integers; no value needs a multiplier."""
+    expected = run_in_integers(chip, pixels())
+    assert max(np.abs(x).max() for x in expected.values()) < limit
+    inner = [x for x in chip.layers if x.name in expected]
+    probe = keras.Model(chip.inputs, [layer.output for layer in inner])
+    for layer, y in zip(inner, probe(pixels()), strict=True):
+        np.testing.assert_array_equal(np.asarray(y), expected[layer.name])
+    unit = chip.get_layer("unit").scale
+    np.testing.assert_array_equal(
+        np.asarray(chip(pixels())), (expected["scores"] * np.float32(unit)).astype(np.float32)
+    )
+    assert fs.simulate(chip, pixels()).deviation == 0
+    measured = fs.profile(chip, pixels())
+    assert (measured.digital, measured.digital_macs) == ((), 0)
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("pool", [False, True])
 def test_every_number_is_that_of_64_bit_integers(bits, pool):
@@ -132,18 +156,44 @@ def test_every_number_is_that_of_64_bit_integers(bits, pool):
         max(np.abs(integers(w)).max() for w in chip.get_weights() if w.ndim > 1)
         == 2 ** (bits - 1) - 1
     )
-    expected = run_in_integers(chip, pixels())
-    sites = [layer for layer in chip.layers if isinstance(layer, fs.FSActivation)]
-    probe = keras.Model(chip.inputs, [layer.output for layer in sites])
-    for layer, y in zip(sites, probe(pixels()), strict=True):
-        np.testing.assert_array_equal(np.asarray(y), expected[layer.name])
-    unit = chip.get_layer("unit").scale
-    np.testing.assert_array_equal(
-        np.asarray(chip(pixels())), (expected["scores"] * np.float32(unit)).astype(np.float32)
-    )
-    assert fs.simulate(chip, pixels()).deviation == 0
-    measured = fs.profile(chip, pixels())
-    assert (measured.digital, measured.digital_macs) == ((), 0)
+    assert_every_number_is_an_integer(chip)
+
+
+def squeeze_excite(of_spikes, activation="silu"):
+    """Gates of sums, as in SE-ResNet, or of spikes, as in EfficientNet."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((7, 6, 2), name="image")
+    x = layers.Rescaling(1 / 127.5, -1)(inputs)
+    x = layers.Conv2D(6, 3, padding="same", activation=activation)(x)
+    y = layers.Conv2D(6, 3, padding="same", activation=activation if of_spikes else None)(x)
+    gate = layers.GlobalAveragePooling2D(keepdims=not of_spikes)(y)
+    if of_spikes:
+        gate = layers.Reshape((1, 1, 6))(gate)
+    gate = layers.Conv2D(3, 1, activation=activation)(gate)
+    gate = layers.Conv2D(6, 1, activation="sigmoid")(gate)
+    y = layers.Multiply()([y, gate])
+    if of_spikes:
+        y = layers.Conv2D(6, 1)(y)
+    y = layers.Activation(activation, name="last")(layers.Add()([x, y]))
+    y = layers.GlobalAveragePooling2D()(y)
+    model = keras.Model(inputs, layers.Dense(3, name="scores")(y), name="se")
+    rng = np.random.default_rng(0)
+    fan_in = [w.size / w.shape[-1] for w in model.get_weights()]
+    weights = zip(model.get_weights(), fan_in, strict=True)
+    model.set_weights([rng.normal(0, 1.5 / np.sqrt(n), w.shape) for w, n in weights])
+    return model
+
+
+@pytest.mark.parametrize("potential_bits", [25, 20])
+@pytest.mark.parametrize("of_spikes", [False, True])
+def test_products_are_those_of_64_bit_integers(of_spikes, potential_bits):
+    snn = fs.convert(squeeze_excite(of_spikes), **CODED, digital="none")
+    chip = fs.quantize(snn, potential_bits=potential_bits)
+    assert any(isinstance(layer, RightShift) for layer in chip.layers)
+    assert_every_number_is_an_integer(chip, 2 ** (potential_bits - 1))
+    a, b = np.asarray(snn(pixels())), np.asarray(chip(pixels()))
+    if potential_bits == 25:
+        assert np.sqrt(np.mean((a - b) ** 2)) < 0.1 * a.std()
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu", "tanh"])
@@ -210,8 +260,8 @@ def test_what_has_no_integer_form_is_named():
     with pytest.raises(fs.ConversionError, match=r"potentials behind .* stay below 512"):
         fs.quantize(fs.convert(model, **CODED), potential_bits=10)
     x = inputs = keras.Input((4,), name="numbers")
-    x = layers.Dense(4, activation="relu")(x)
-    gated = layers.Multiply(name="gated")([x, layers.Dense(4, activation="sigmoid")(x)])
+    sums = [layers.Dense(4)(layers.Dense(4, activation="relu")(x)) for _ in range(2)]
+    gated = layers.Multiply(name="gated")(sums)  # neither factor of which is spikes
     with pytest.raises(fs.ConversionError, match=r"no integer form of 'gated' \(Multiply\)"):
         fs.quantize(fs.convert(keras.Model(inputs, layers.Dense(2)(gated)), **CODED))
     with pytest.raises(ValueError, match="weight_bits must be 2 to 16"):

@@ -294,8 +294,19 @@ def test_a_chip(tmp_path):
     assert "digital multiplications" in run(*arguments)
     content = json.loads((tmp_path / "chip_digits_partial.json").read_text())
     assert [row["weight_bits"] for row in content["rows"]] == [None, 8]
-    assert content["rows"][1]["chip"]["digital multiplications"] == 0
+    assert content["rows"][1]["digital multiplications"] == 0
     again = run(*arguments, "--weight_bits=8,4")  # what is there stays
     after = json.loads((tmp_path / "chip_digits_partial.json").read_text())["rows"]
     assert after[:2] == content["rows"] and [row["weight_bits"] for row in after] == [None, 8, 4]
     assert "4 bits" in again
+
+
+@pytest.mark.long
+def test_bits_of_weights_and_parameters(tmp_path):
+    arguments = ("figure_bits", "--data=digits", "--limit=40", f"--output_dir={tmp_path}")
+    printed = run(*arguments)
+    rows = json.loads((tmp_path / "figure_bits_digits.json").read_text())["rows"]
+    assert len(rows) == 4 + 4 + 4 + 4 and (tmp_path / "figure_bits_digits.png").exists()
+    eight = [row["snn"] for row in rows if row["weight_bits"] == 8 and row["parameter_bits"] == 8]
+    assert min(eight) > 90
+    assert run(*arguments) == printed  # from the file
