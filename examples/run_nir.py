@@ -6,9 +6,9 @@
 Needs numpy and h5py, and neither Keras nor fs_neurons. Time runs in windows of K steps: an image arrives in window 0; the
 neurons of a Threshold node start from what has arrived and fire in their own window, z(t) = v >= T(t), v = v - h(t) z(t).
 Each spike puts d(t) on the edges behind its neuron, and each node that it meets hands on what it makes of it at once:
-weights of a convolution or a dense layer, a scale, a window that is summed up, a delay. Biases arrive once. An I node holds
-what arrives: as a product, it hands on d(t) times that for each spike of its carrier; as a shift, it hands on the sum
-without its lowest bits when its window ends. Where weights and parameters are integers, so is everything that is computed.
+weights of a convolution or a dense layer, a scale, a window that is summed up, a delay. Biases arrive once. Products are outside of
+the graph: their Input node collects one factor and hands on d(t) times that for each spike of the carrier, or a sum without its
+lowest bits when its window ends. Where weights and parameters are integers, so is everything that is computed.
 
 If the file holds spikes and class scores for its images, they are compared with what came out here.
 """
@@ -20,7 +20,6 @@ import h5py
 import numpy as np
 
 FORMAT = 1
-HOLDING = ("Threshold", "I", "Output")  # what holds what arrives
 
 
 class UnknownFileError(ValueError):
@@ -35,17 +34,17 @@ class Node:
         self.values = {k: x[()] for k, x in group.items() if isinstance(x, h5py.Dataset)}
         self.type = self.values.pop("type").decode()
         self.metadata = {k: x[()] for k, x in group.get("metadata", {}).items()}
-        self.targets = []
+        self.targets, self.shape = [], None
         self.carrier, other = (self.metadata.get(k, b"").decode() for k in ("carrier", "other"))
         self.sources = [source for source in (self.carrier, other) if source]
-        if self.type in ("Threshold", "I"):
-            self.shape = self.values["threshold" if self.type == "Threshold" else "r"].shape
+        if self.sources or self.type == "Threshold":
+            self.type = "Outside" if self.sources else self.type
+            self.shape = self.values["shape"] if self.sources else self.values["threshold"].shape
             self.window = int(self.metadata["window"])
             self.due = self.window - ("shift" not in self.metadata)  # when all has arrived
             self.rows = [self.metadata[k].astype(np.float32) for k in "Thd" if k in self.metadata]
 
     def pair(self, name):
-        """Height and width."""
         return tuple(int(x) for x in np.broadcast_to(self.values[name], 2))
 
 
@@ -69,11 +68,12 @@ class Network:
             shifts = [x for x in self.nodes.values() if "shift" in x.metadata]
             self.shifts = sorted(shifts, key=lambda x: int(x.metadata["place"]))
             (self.input,) = (n for n, x in self.nodes.items() if x.type == "Input")
-            (end,) = (x for x in self.nodes.values() if x.type == "Output")
+            left = dict(beside)  # Output nodes by which factors leave
+            (end,) = (x for n, x in self.nodes.items() if x.type == "Output" and n not in left)
             self.output, end.shape, end.due = end.name, end.values["shape"], self.windows - 1
         except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
             raise UnknownFileError(f"no network of fs_neurons ({error})") from error
-        unknown = {x.type for x in self.nodes.values()} - {*PASS, *HOLDING, "Input"}
+        unknown = {x.type for x in self.nodes.values()} - {*PASS, "Input", "Outside", "Threshold"}
         if unknown:
             raise UnknownFileError(f"nodes that this program doesn't know: {', '.join(unknown)}")
         self.dtype = np.int64 if self.is_integer() else np.float64
@@ -91,7 +91,7 @@ class Network:
 
     def biases(self):
         """What arrives at each site, product, shift and output without any spike."""
-        arrived = {n: np.zeros(x.shape) for n, x in self.nodes.items() if x.type in HOLDING}
+        arrived = {n: np.zeros(x.shape) for n, x in self.nodes.items() if x.shape is not None}
         for name, node in self.nodes.items():
             if "bias" in node.values:
                 bias = node.values["bias"].astype(float)
@@ -112,7 +112,7 @@ class Network:
                 self.asked.append((target, values))
             elif name in arrived:
                 wrong = window is not None and window != target.due
-                if wrong and (target.type != "I" or window > target.due):
+                if wrong and (target.type != "Outside" or window > target.due):
                     raise UnknownFileError(f"{name!r}: window {window} in place of {target.due}")
                 arrived[name] += values
             else:
@@ -207,6 +207,7 @@ PASS = {
     "Scale": scale,
     "Flatten": lambda _, values: values.reshape(-1),
     "Delay": lambda _, values: values,
+    "Output": lambda _, values: values,
 }
 
 
@@ -226,12 +227,11 @@ def main(arguments=None):
     parser.add_argument("--images", help="numpy file, (images, channels, height, width)")
     options = parser.parse_args(arguments)
     try:
-        network = Network(options.file)
+        network, failed = Network(options.file), 0
         images = np.load(options.images) if options.images else network.metadata.get("images")
         if images is None:
             raise UnknownFileError("no images in the file: give --images")
-        windows, failed = f"{network.windows} windows of {network.K} steps", 0
-        print(f"{len(network.sites)} sites, {network.dtype.__name__}, {windows}")
+        print(f"{len(network.sites)} sites, {network.dtype.__name__}, {network.windows} windows")
         for number, image in enumerate(images):
             scores, spikes = network.run(image)
             line = f"image {number}: class {scores.argmax()}, {sum(map(len, spikes.values())):,} spikes"

@@ -37,7 +37,7 @@ COLOURS = (PAPER, SNN, "tab:olive", "tab:green", "tab:purple")
 
 def main() -> None:
     data = runner.load_test_set(FLAGS)
-    path = runner.path(FLAGS, "figure_bits", data.name).with_suffix(".json")
+    path = runner.path(FLAGS, "figure_bits", data.name, FLAGS.limit is None).with_suffix(".json")
     training = runner.training_images(FLAGS, data.name, chip.CALIBRATION_IMAGES)
     rows: list[dict[str, Any]] = []
     for name in NETWORKS[data.name]:

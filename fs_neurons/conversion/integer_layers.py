@@ -45,7 +45,7 @@ class IntegerLayers:
         network: to be made in integers.
         weight, parameter: largest that weights, and d of sets that are no binary codes, may be.
         potential: that sums must stay below.
-        coarser: name of a call -> factors of the scales of its output channels.
+        coarser: name of a call, of weights or a product -> factors of the scales of its output channels.
         offsets: of the outputs of weighted calls, (channels,), see `integer_offsets`.
 
     Attributes:
@@ -81,9 +81,7 @@ class IntegerLayers:
             )
         unit = np.broadcast_to(x.unit, channels)
         neurons = integer_neurons(op, unit, self.largest_parameter)
-        # Resets may lead beyond the range in which a potential arrives.
-        resets = 0 if neurons.is_binary else np.abs(neurons.h).sum(axis=0)
-        reach = resets + np.maximum(np.abs(x.low), np.abs(x.high))
+        reach = neurons.largest_potential(x.low, x.high)
         if not neurons.is_binary:  # some thresholds are out of reach
             neurons = dataclasses.replace(neurons, T=np.clip(neurons.T, -reach - 1, reach + 1))
         self.check(call, neurons.T, neurons.h, reach)
@@ -148,7 +146,8 @@ class IntegerLayers:
             return None
         at = 1 if product.carrier is call.inputs[0] else 0  # the other factor
         carrier, other = factors[1 - at], factors[at]
-        other = self.shifted_down(other, carrier.largest * other.largest, f"{call.name}_factor")
+        worst = carrier.largest * other.largest * np.max(self.coarser.get(call.name, 1.0))
+        other = self.shifted_down(other, worst, f"{call.name}_factor")
         tensors = [carrier.tensor, carrier.tensor]
         tensors[at] = other.tensor
         y = layers.Multiply(name=self.name(call.op.name), dtype="float32")(tensors)

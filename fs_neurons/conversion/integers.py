@@ -177,6 +177,20 @@ class IntegerNeurons:
     is_binary: bool
     name: str
 
+    def largest_potential(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """(channels,), the largest magnitude of potentials that start in [low, high]: resets may lead beyond."""
+        worst = np.maximum(np.abs(low), np.abs(high))
+        for T, h in zip(self.T, self.h, strict=True):
+            fires, rests = high >= T, low < T
+            lows = np.where(fires, np.maximum(low, T) - h, np.inf), np.where(rests, low, np.inf)
+            highs = (
+                np.where(fires, high - h, -np.inf),
+                np.where(rests, np.minimum(high, T), -np.inf),
+            )
+            low, high = np.minimum(*lows), np.maximum(*highs)
+            worst = np.maximum(worst, np.maximum(np.abs(low), np.abs(high)))
+        return np.asarray(worst)
+
     def parameters(self) -> NeuronParameters:
         """One set for all channels that have the same."""
         K = len(self.T)

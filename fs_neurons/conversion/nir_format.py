@@ -10,14 +10,14 @@ site is a Threshold node whose metadata holds
     window      in which it fires, counted from the image's first, each of K steps
     constant    current that arrives once, where there is one beside the biases
 
-A spike at step t puts d(t) on the edges behind its neuron; biases arrive once. NIR has no product either. One is an
-integrator, an I node that holds a factor, and whose metadata holds
+A spike at step t puts d(t) on the edges behind its neuron; biases arrive once. NIR has no products either: the factors leave
+the graph by Output nodes, and the product comes back by an Input node whose metadata holds
 
-    carrier     node whose spikes hand on d(t) times what is held, from `window` on
-    other       node that it holds the output of, where no edges lead there, as its shape is another
+    other       Output node of the factor that is complete before `window`
+    carrier     Output node of the factor of spikes: for each one d(t) times the other comes back in `window`
 
-and an I node with `shift` holds a sum until its `window` ends and hands it on without so many of its lowest bits,
-rounded to the nearest, halves upwards; those of one window in the order of their `place`.
+A sum of integers that is shifted leaves and comes back likewise, `other` and `shift`: when its `window` ends, without so
+many of its lowest bits, rounded to the nearest, halves upwards; those of one window in the order of their `place`.
 
 With images, the metadata of the graph
 holds them, that of each Threshold node its `spikes` (image, step, index of the neuron), and that of the Output node
@@ -48,7 +48,7 @@ from fs_neurons.conversion.nir_kernels import (
     spikes_of,
     symmetric,
 )
-from fs_neurons.conversion.nir_nodes import Nodes, Term
+from fs_neurons.conversion.nir_nodes import INPUT, OUTPUT, Nodes, Term
 from fs_neurons.network import kinds
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.geometry import data_axis
@@ -110,8 +110,10 @@ class _Writer(Nodes):
                 " each"
             )
         shape = channels_first(inputs[0].shape)
-        self.nodes["input"] = self.nir.Input(input_type={"input": np.array(shape)})
-        self.terms[inputs[0]] = [Term("input", 0)]
+        self.nodes[INPUT] = self.nir.Input(input_type={"input": np.array(shape)})
+        self.terms[inputs[0]] = [Term(INPUT, 0)]
+        size = np.array(channels_first(outputs[0].shape))
+        output = self.nodes[OUTPUT] = self.nir.Output(output_type={"output": size})
         constants = constants_of(self.coding, self.structure)
         for call in self.network.calls:
             form = _FORMS.get(kind_of(call.op))
@@ -126,9 +128,7 @@ class _Writer(Nodes):
             if holds and np.any(constants[call.outputs]):
                 node = self.nodes[self.terms[call.outputs][0].node]
                 node.metadata["constant"] = constants[call.outputs]
-        size = np.array(channels_first(outputs[0].shape))
-        self.add("output", self.nir.Output(output_type={"output": size}), outputs[0])
-        output = self.nodes["output"]
+        self.connected(OUTPUT, outputs[0])
         if np.any(constants[outputs[0]]):
             output.metadata["constant"] = constants[outputs[0]]
         depth = int(self.coding.windows[outputs[0].index])
@@ -277,33 +277,23 @@ class _Writer(Nodes):
         return self.made(call, self.add(call.name, flat, value))
 
     def multiplied(self, call: Call) -> bool:
-        """Holds the factor of which multiples are formed, and hands on those that spikes of the carrier ask for."""
+        """Outside of the graph: both factors leave it, the carrier in the window in which the product comes back."""
         product = self.coding.products.get(call)
         if product is None:
             return False
-        (carrier,), window = self.terms[product.carrier], self._window(call)
-        name = f"{call.name}.carrier".replace("/", ".")
-        metadata = {
-            "window": window, "carrier": self.delayed(carrier, window, product.carrier, name),
-        }  # fmt: skip
-        # Stock readers want all that meet an edge in one shape: a smaller factor is in the metadata alone.
-        by_edges = product.other.shape == call.outputs.shape
-        if not by_edges:
-            if len(self.terms[product.other]) > 1:
-                return False
-            metadata["other"] = self.terms[product.other][0].node
-        r = np.ones(channels_first(call.outputs.shape), np.float32)
-        node = self.nir.I(r=r, metadata=metadata)
-        return self.made(call, self.add_holding(call.name, node, product.other, by_edges))
+        (carrier,) = self.terms[product.carrier]
+        return self.outside(
+            call, {"window": self._window(call)}, other=(product.other, self.terms[product.other]),
+            carrier=(product.carrier, [carrier]),
+        )  # fmt: skip
 
     def shifted(self, call: Call) -> bool:
-        """Holds a sum until its window ends, and hands it on without its lowest bits."""
+        """Outside of the graph: a sum leaves it, and comes back without its lowest bits when its window ends."""
         op: Any = call.op
+        value = call.inputs[0]
         place = self.network.calls.index(call)
         metadata = {"window": self._window(call), "shift": op.bits, "place": place}
-        r = np.ones(channels_first(call.outputs.shape), np.float32)
-        node = self.nir.I(r=r, metadata=metadata)
-        return self.made(call, self.add_holding(call.name, node, call.inputs[0]))
+        return self.outside(call, metadata, other=(value, self.terms[value]))
 
     def _window(self, call: Call) -> int:
         return int(self.coding.windows[call.outputs.index])
@@ -353,8 +343,8 @@ _FORMS: dict[Kind, _Form] = {
     kinds.DEPTHWISE: _Form("Conv2d", FAITHFUL, _Writer.convolution),
     kinds.DENSE: _Form("Affine", FAITHFUL, _Writer.dense),
     kinds.SUM: _Form("edges into one node; SumPool2d", FAITHFUL, _Writer.sum),
-    kinds.PRODUCT: _Form("I, which holds one factor", WITH_METADATA, _Writer.multiplied),
-    kinds.SHIFT: _Form("I, which holds a sum", WITH_METADATA, _Writer.shifted),
+    kinds.PRODUCT: _Form("outside: Output, Input", WITH_METADATA, _Writer.multiplied),
+    kinds.SHIFT: _Form("outside: Output, Input", WITH_METADATA, _Writer.shifted),
     kinds.AFFINE: _Form("Scale; an offset is a constant", WITH_METADATA, _Writer.affine),
     kinds.AVERAGE_POOLING: _Form("SumPool2d, Scale", FAITHFUL, _Writer.pooled),
     kinds.GLOBAL_AVERAGE_POOLING: _Form(

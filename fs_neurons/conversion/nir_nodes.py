@@ -11,6 +11,8 @@ from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.coding import Coding
 from fs_neurons.network.graph import Graph
 
+INPUT, OUTPUT = "input", "output"
+
 
 class Term(NamedTuple):
     """A node whose output is part of a value, and the window in which it flows."""
@@ -43,24 +45,47 @@ class Nodes:
 
     def add(self, name: str, node: Any, value: Value) -> str:
         """A node that takes a value: all its terms, the early ones through delays."""
-        name = name.replace("/", ".")
+        name = self._free(name)
         self.nodes[name] = node
+        return self.connected(name, value)
+
+    def connected(self, name: str, value: Value) -> str:
         at = max(term.window for term in self.terms[value])
-        self.edges += [
-            (self.delayed(term, at, value, f"{name}.delay{i}"), name)
-            for i, term in enumerate(self.terms[value])
-        ]
+        for i, term in enumerate(self.terms[value]):
+            self.edges.append((self._delayed(term, at, value, f"{name}.delay{i}"), name))
         return name
 
-    def add_holding(self, name: str, node: Any, value: Value, by_edges: bool = True) -> str:
-        """A node that holds a value: its terms arrive when they do."""
+    def outside(
+        self, call: Call, metadata: dict[str, Any], **factors: tuple[Value, list[Term]]
+    ) -> bool:
+        """What is not computed in the graph: leaves it by Output nodes and comes back by an Input node.
+
+        Args:
+            call: that is computed.
+            metadata: of the Input node.
+            factors: what leaves, value and terms, by the entry of the metadata that names its node; the carrier
+                leaves in the window of the call.
+        """
+        name = self._free(call.name)
+        for what, (value, terms) in factors.items():
+            metadata[what] = f"{name}.{what}"
+            shape = np.array(channels_first(value.shape))
+            self.nodes[metadata[what]] = self.nir.Output(output_type={"output": shape})
+            for term in terms:
+                window = metadata["window"] if what == "carrier" else term.window
+                source = self._delayed(term, window, value, f"{name}.{what}.delay")
+                self.edges.append((source, metadata[what]))
+        shape = np.array(channels_first(call.outputs.shape))
+        self.nodes[name] = self.nir.Input(input_type={"input": shape}, metadata=metadata)
+        return self.made(call, name)
+
+    def _free(self, name: str) -> str:
         name = name.replace("/", ".")
-        self.nodes[name] = node
-        if by_edges:
-            self.edges += [(term.node, name) for term in self.terms[value]]
+        while name in self.nodes:
+            name += "_"
         return name
 
-    def delayed(self, term: Term, window: int, value: Value, name: str) -> str:
+    def _delayed(self, term: Term, window: int, value: Value, name: str) -> str:
         """The node that hands on a term of a value in this window, one that delays it where it is early."""
         if term.window == window:
             return term.node

@@ -23,12 +23,12 @@ def coarsened(
     largest: int,
     limit: int,
 ) -> dict[str, np.ndarray]:
-    """Factors of the scales of weights with which the sums that could leave the range do not.
+    """Factors of the scales of weights, or of products, with which the sums that could leave the range do not.
 
     Args:
         network: whose weights are rounded.
         over: by how much sums could leave the range: (channels,) or (1,).
-        before: factors so far, (channels,), by the name of the call.
+        before: factors so far, (channels,), by the name of the call, of weights or a product.
         largest: that weights may be; no factor is larger, as there would be no weights left.
         limit: of potentials.
 
@@ -38,13 +38,15 @@ def coarsened(
     producers = producers_of(network)
     factors: dict[str, np.ndarray] = {}
     for call, ratio in over.items():
-        weighted = [x for x in sums_before(call, producers) if kind_of(x.op).weighted]
-        for layer in weighted:
+        before_it = list(sums_before(call, producers))
+        # The units of products are the finest.
+        products = [x for x in before_it if kind_of(x.op) is PRODUCT]
+        for layer in products or before_it:
             old = before.get(layer.name, np.ones(layer.outputs.shape[-1]))
             more = ratio if ratio.shape == old.shape else np.full_like(old, ratio.max())
             factor = old * np.where(more >= 1, MARGIN * more, 1.0)
             factors[layer.name] = np.maximum(factors.get(layer.name, old), factor)
-        if not weighted or max(factors[layer.name].max() for layer in weighted) > largest:
+        if not before_it or max(x.max() for x in factors.values()) > largest:
             raise ConversionError(
                 f"potentials behind {call.name!r} could reach {limit * ratio.max():.0f}, and must stay below"
                 f" {limit}: take fewer weight_bits, or fewer steps"

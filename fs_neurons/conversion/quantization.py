@@ -98,8 +98,9 @@ def quantize(
             fits = False
         else:
             break
-    if coarser:
-        most = ", ".join(f"{name!r} {x.max():.2g}" for name, x in coarser.items())
+    weighted = {call.name for call in network.calls if kind_of(call.op).weighted}
+    if weighted & coarser.keys():
+        most = ", ".join(f"{n!r} {x.max():.2g}" for n, x in coarser.items() if n in weighted)
         warnings.warn(
             f"weights of model {snn.name!r} rounded more coarsely, so that no sum can leave"
             f" {potential_bits} bits, in their worst channel by a factor of: {most}",

@@ -42,7 +42,7 @@ def test_every_spike_of_a_network_in_integers(tmp_path, runner, digits, capsys):
     path = tmp_path / "folder" / "resnet8.nir"
     fs.export(chip, path, format="nir", images=digits)
     code, text = ran(runner, path, capsys)
-    assert code == 0, text.out
+    assert code == 0, text
     assert "int64" in text.out and text.out.count(" 0 of them other than in the file") == 10
     with fs.record_spikes() as records:
         chip(digits)
@@ -62,7 +62,7 @@ def test_every_spike_of_a_network_with_products(tmp_path, runner, digits, capsys
     images = digits if integers else digits[:2]
     fs.export(fs.quantize(snn) if integers else snn, path, format="nir", images=images)
     code, text = ran(runner, path, capsys)
-    assert code == 0, text.out
+    assert code == 0, text
     assert ("int64" in text.out) == integers
     assert text.out.count(" 0 of them other than in the file") == len(images)
     held = [node for node in nir.read(path).nodes.values() if isinstance(node, nir.I)]
@@ -83,7 +83,7 @@ def test_products_of_spikes_with_spikes(tmp_path, runner, capsys, square):
     for network in (snn, fs.quantize(snn)):
         fs.export(network, tmp_path / "net.nir", format="nir", images=images)
         code, text = ran(runner, tmp_path / "net.nir", capsys)
-        assert code == 0, text.out
+        assert code == 0, text
 
 
 def layered(*parts):
@@ -115,7 +115,7 @@ def test_layers_in_floating_point(tmp_path, runner, name, capsys):
     path = tmp_path / "net.nir"
     fs.export(snn, path, format="nir", images=images)
     code, text = ran(runner, path, capsys)
-    assert code == 0, text.out
+    assert code == 0, text
     assert "float64" in text.out
 
 
