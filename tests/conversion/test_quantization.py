@@ -186,7 +186,7 @@ def squeeze_excite(of_spikes, activation="silu"):
 
 @pytest.mark.parametrize("potential_bits", [25, 20])
 @pytest.mark.parametrize("of_spikes", [False, True])
-def test_products_are_those_of_64_bit_integers(of_spikes, potential_bits):
+def test_products_are_those_of_64_bit_integers(tmp_path, of_spikes, potential_bits):
     snn = fs.convert(squeeze_excite(of_spikes), **CODED, digital="none")
     chip = fs.quantize(snn, potential_bits=potential_bits)
     assert any(isinstance(layer, RightShift) for layer in chip.layers)
@@ -194,6 +194,19 @@ def test_products_are_those_of_64_bit_integers(of_spikes, potential_bits):
     a, b = np.asarray(snn(pixels())), np.asarray(chip(pixels()))
     if potential_bits == 25:
         assert np.sqrt(np.mean((a - b) ** 2)) < 0.1 * a.std()
+        chip.save(tmp_path / "chip.keras")
+        again = keras.models.load_model(tmp_path / "chip.keras")
+        np.testing.assert_array_equal(np.asarray(again(pixels())), b)
+
+
+def test_biases_keep_the_mean_of_each_channel():
+    snn = fs.convert(residual(), relu=fs.relu_parameters(6, 4.0), **CODED)
+    images = pixels(40)
+    chip = fs.quantize(snn, weight_bits=4, calibration_data=images)
+    assert_every_number_is_an_integer(chip)
+    means = [np.asarray(x(images)).mean(axis=0) for x in (snn, fs.quantize(snn, 4), chip)]
+    unit = chip.get_layer("unit").scale
+    assert np.abs(means[2] - means[0]).max() <= unit < np.abs(means[1] - means[0]).max()
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu", "tanh"])
