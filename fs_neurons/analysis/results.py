@@ -101,7 +101,8 @@ class Profile:
     @property
     def synaptic_operations(self) -> float:
         """Per image, of the spikes of neurons and of max-pooling, and of shifted sums."""
-        from_spikes = sum(layer.synaptic_operations for layer in (*self.layers, *self.pools))
+        from_sites = sum(layer.synaptic_operations for layer in self.layers)
+        from_spikes = from_sites + sum(pool.synaptic_operations for pool in self.pools)
         return from_spikes / self.images + self.shifted_additions
 
     @functools.cached_property

@@ -47,7 +47,7 @@ def digits(values: Any) -> np.ndarray:
     """Nonzero digits of integers, the fewest with digits -1, 0 and 1."""
     n = np.abs(np.rint(np.asarray(values, np.float64))).astype(np.int64)
     bits = np.unpackbits((n ^ (3 * n))[..., None].view(np.uint8), axis=-1)
-    return bits.sum(axis=-1, dtype=np.int64)
+    return np.asarray(bits.sum(axis=-1, dtype=np.int64))
 
 
 def _multiples(value: Value, d: np.ndarray) -> int:

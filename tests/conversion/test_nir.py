@@ -65,9 +65,9 @@ def test_every_spike_of_a_network_with_products(tmp_path, runner, digits, capsys
     assert code == 0, text
     assert ("int64" in text.out) == integers
     assert text.out.count(" 0 of them other than in the file") == len(images)
-    held = [node for node in nir.read(path).nodes.values() if isinstance(node, nir.I)]
-    assert sum("carrier" in node.metadata for node in held) == 3
-    assert any("shift" in node.metadata for node in held) == integers
+    outside = [x.metadata for x in nir.read(path).nodes.values() if isinstance(x, nir.Input)]
+    assert sum("carrier" in metadata for metadata in outside) == 3
+    assert any("shift" in metadata for metadata in outside) == integers
 
 
 @pytest.mark.parametrize("square", [True, False])
