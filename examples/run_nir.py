@@ -138,7 +138,7 @@ class Network:
                         self.send(site, (z * d).astype(self.dtype), arrived, window)
                 self.hand_on(arrived, window)
             for node in (x for x in self.shifts if x.window == window):
-                unit = 2 ** int(node.metadata["shift"])
+                unit = 2 ** node.metadata["shift"].reshape(-1, *[1] * (len(node.shape) - 1))
                 self.send(node, (arrived[node.name] + unit // 2) // unit, arrived, window)
         return arrived[self.output], spikes
 

@@ -47,19 +47,22 @@ class IntegerLayers:
         potential: that sums must stay below.
         coarser: name of a call, of weights or a product -> factors of the scales of its output channels.
         offsets: of the outputs of weighted calls, (channels,), see `integer_offsets`.
+        parts: of units where branches meet, see `integer_weights`.
 
     Attributes:
         over: by how much sums could leave the range.
+        rescaled: sites whose T and h are what could; these shrink with the unit.
         made: id of a layer of weights -> the call that it was made of, and its output.
     """
 
     def __init__(
         self, network: Graph, weight: int, parameter: int, potential: int,
-        coarser: Mapping[str, np.ndarray], offsets: Mapping[Call, np.ndarray],
+        coarser: Mapping[str, np.ndarray], offsets: Mapping[Call, np.ndarray], parts: int,
     ):  # fmt: skip
         self.network = network
-        self.coarser, self.offsets = coarser, offsets
+        self.coarser, self.offsets, self.parts = coarser, offsets, parts
         self.over: dict[Call, np.ndarray] = {}
+        self.rescaled: set[Call] = set()
         self.made: dict[int, tuple[Call, Integers]] = {}
         self.coding = Coding(network)
         self.producers = producers_of(network)
@@ -83,6 +86,7 @@ class IntegerLayers:
         neurons = integer_neurons(op, unit, self.largest_parameter)
         reach = neurons.largest_potential(x.low, x.high)
         if not neurons.is_binary:  # some thresholds are out of reach
+            self.rescaled.add(call)
             neurons = dataclasses.replace(neurons, T=np.clip(neurons.T, -reach - 1, reach + 1))
         self.check(call, neurons.T, neurons.h, reach)
         layer = FSActivation(
@@ -103,12 +107,13 @@ class IntegerLayers:
         common = is_output(self.network, call.outputs)
         beside = unit_beside(self.network, call, self.of)
         coarser = self.coarser.get(call.name, 1.0)
-        w = integer_weights(op, x, inputs, self.largest_weight, common, beside, coarser)
+        known = self.largest_weight, common, beside, coarser, self.parts
+        w = integer_weights(op, x, inputs, *known)
         worst = max(np.abs(w.low).max(), np.abs(w.high).max())
         coded = call.inputs[0] in self.coding.sources
         if not coded and (self.is_sum(call.inputs[0]) or worst > MOST_COARSER * self.limit):
             x = self.shifted_down(x, worst, f"{call.name}_input")
-            w = integer_weights(op, x, inputs, self.largest_weight, common, beside, coarser)
+            w = integer_weights(op, x, inputs, *known)
         bias = w.bias + np.rint(self.offsets.get(call, 0.0) / w.unit)
         self.check(call, w.low - np.abs(bias), w.high + np.abs(bias))
         name = self.name(op.name)
@@ -146,7 +151,7 @@ class IntegerLayers:
             return None
         at = 1 if product.carrier is call.inputs[0] else 0  # the other factor
         carrier, other = factors[1 - at], factors[at]
-        worst = carrier.largest * other.largest * np.max(self.coarser.get(call.name, 1.0))
+        worst = carrier.largest * other.largest * self.coarser.get(call.name, 1.0)
         other = self.shifted_down(other, worst, f"{call.name}_factor")
         tensors = [carrier.tensor, carrier.tensor]
         tensors[at] = other.tensor
@@ -250,12 +255,15 @@ class IntegerLayers:
         call = self.producers.get(value)
         return call is not None and any(sums_before(call, self.producers))
 
-    def shifted_down(self, x: Integers, worst: float, name: str) -> Integers:
-        """Without so many of its lowest bits that what it leads to, `worst`, leaves some of the range."""
-        bits = max(0, math.ceil(math.log2(max(worst, 1) * HEADROOM / self.limit)))
-        if not bits:
+    def shifted_down(self, x: Integers, worst: Any, name: str) -> Integers:
+        """Without so many of its lowest bits that what it leads to leaves some of the range: `worst`, one number or
+        (channels,)."""
+        bits = np.ceil(np.log2(np.maximum(worst, 1) * HEADROOM / self.limit))
+        bits = np.broadcast_to(np.maximum(bits, 0), np.broadcast_shapes(bits.shape, x.unit.shape))
+        if not bits.any():
             return x
-        layer = RightShift(bits, name=self.name(f"{name}_shift"))
+        some = int(bits[0]) if np.ptp(bits) == 0 else bits.astype(int).tolist()
+        layer = RightShift(some, name=self.name(f"{name}_shift"))
         low, high = (np.floor(end * 2.0**-bits + 0.5) for end in (x.low, x.high))
         return Integers(layer(x.tensor), x.unit * 2.0**bits, low, high)
 

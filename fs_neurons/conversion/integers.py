@@ -49,9 +49,9 @@ class Integers:
     high: np.ndarray
 
     @property
-    def largest(self) -> float:
-        """The largest magnitude of all channels."""
-        return float(max(np.abs(self.low).max(), np.abs(self.high).max()))
+    def largest(self) -> np.ndarray:
+        """(channels,) or (1,), the largest magnitude."""
+        return np.asarray(np.maximum(np.abs(self.low), np.abs(self.high)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ class IntegerWeights:
 
 def integer_weights(
     layer: Any, x: Integers, inputs: int, largest: int, common: bool, beside: np.ndarray | None,
-    coarser: np.ndarray | float = 1.0,
+    coarser: np.ndarray | float = 1.0, parts: int = 1,
 ) -> IntegerWeights:  # fmt: skip
     """The weights of a layer as integers.
 
@@ -99,6 +99,7 @@ def integer_weights(
         common: whether all output channels have one unit.
         beside: the unit of what its output is added to, if that is known.
         coarser: factors of the units of the output channels.
+        parts: of the smaller of the units of two branches, in which the larger is a whole number.
     """
     kind = kind_of(layer)
     over_inputs, over_outputs = kind.scale_inputs, kind.scale_outputs
@@ -125,7 +126,7 @@ def integer_weights(
     unit = np.maximum(unit, (unit.max() or 1.0) * SMALLEST_SCALE)
     unit = unit * coarser
     unit = np.full_like(unit, unit.max()) if common else unit
-    unit = _commensurable(unit, beside)
+    unit = _commensurable(unit, beside, parts)
     weights = rounded(unit)
     bias = np.rint(biases[0] / unit) if biases else np.zeros_like(unit)
     # Of inputs that may be zero too, as at padded borders.
@@ -136,13 +137,13 @@ def integer_weights(
     return IntegerWeights(weights, bias, unit, *ends)
 
 
-def _commensurable(scale: np.ndarray, other: np.ndarray | None) -> np.ndarray:
-    """The next larger scales of which other units are multiples, or that are multiples of these."""
+def _commensurable(scale: np.ndarray, other: np.ndarray | None, parts: int) -> np.ndarray:
+    """The next larger scales of which other units are multiples, or that are multiples of these, up to parts."""
     if other is None:
         return scale
     ratio = np.broadcast_to(other, scale.shape) / scale
-    parts = np.where(ratio >= 1, np.floor(ratio), 1 / np.ceil(1 / ratio))
-    return np.asarray(other / parts)
+    whole = np.where(ratio >= 1, np.floor(parts * ratio) / parts, parts / np.ceil(parts / ratio))
+    return np.asarray(other / whole)
 
 
 def common_unit(units: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -17,7 +17,7 @@ the graph by Output nodes, and the product comes back by an Input node whose met
     carrier     Output node of the factor of spikes: for each one d(t) times the other comes back in `window`
 
 A sum of integers that is shifted leaves and comes back likewise, `other` and `shift`: when its `window` ends, without so
-many of its lowest bits, rounded to the nearest, halves upwards; those of one window in the order of their `place`.
+many of the lowest bits of each channel, rounded to the nearest, halves upwards; those of one window in the order of their `place`.
 
 With images, the metadata of the graph
 holds them, that of each Threshold node its `spikes` (image, step, index of the neuron), and that of the Output node
@@ -292,7 +292,8 @@ class _Writer(Nodes):
         op: Any = call.op
         value = call.inputs[0]
         place = self.network.calls.index(call)
-        metadata = {"window": self._window(call), "shift": op.bits, "place": place}
+        bits = np.broadcast_to(op.bits, value.shape[-1:]).copy()
+        metadata = {"window": self._window(call), "shift": bits, "place": place}
         return self.outside(call, metadata, other=(value, self.terms[value]))
 
     def _window(self, call: Call) -> int:

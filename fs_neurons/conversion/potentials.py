@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ MARGIN = 1.01
 def coarsened(
     network: Graph,
     over: Mapping[Call, np.ndarray],
+    rescaled: Container[Call],
     before: Mapping[str, np.ndarray],
     largest: int,
     limit: int,
@@ -28,6 +29,7 @@ def coarsened(
     Args:
         network: whose weights are rounded.
         over: by how much sums could leave the range: (channels,) or (1,).
+        rescaled: sites whose T and h are too large: these shrink with the unit, so that there is no limit.
         before: factors so far, (channels,), by the name of the call, of weights or a product.
         largest: that weights may be; no factor is larger, as there would be no weights left.
         limit: of potentials.
@@ -41,12 +43,14 @@ def coarsened(
         before_it = list(sums_before(call, producers))
         # The units of products are the finest.
         products = [x for x in before_it if kind_of(x.op) is PRODUCT]
+        most = 1.0 if before_it else np.inf
         for layer in products or before_it:
             old = before.get(layer.name, np.ones(layer.outputs.shape[-1]))
             more = ratio if ratio.shape == old.shape else np.full_like(old, ratio.max())
             factor = old * np.where(more >= 1, MARGIN * more, 1.0)
             factors[layer.name] = np.maximum(factors.get(layer.name, old), factor)
-        if not before_it or max(x.max() for x in factors.values()) > largest:
+            most = 1.0 if call in rescaled else max(most, factor[more >= 1].max())
+        if most > largest:
             raise ConversionError(
                 f"potentials behind {call.name!r} could reach {limit * ratio.max():.0f}, and must stay below"
                 f" {limit}: take fewer weight_bits, or fewer steps"

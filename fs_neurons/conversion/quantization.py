@@ -42,6 +42,9 @@ from fs_neurons.network.graph import Call, Value, trace, trace_spiking
 from fs_neurons.network.keras_internals import input_structure
 from fs_neurons.network.kinds import Kind, kind_of
 
+# Of units where branches meet, as long as the range of potentials is wide enough.
+PARTS = 4
+
 
 def quantize(
     snn: keras.Model,
@@ -83,13 +86,17 @@ def quantize(
     largest = 2 ** (weight_bits - 1) - 1, 2 ** (parameter_bits - 1) - 1
     coarser: dict[str, np.ndarray] = {}
     offsets: dict[Call, np.ndarray] = {}
-    fits = calibration_data is not None
+    parts, fits = PARTS, calibration_data is not None
     while True:
         limit = 2 ** (potential_bits - 1)
-        quantizer = _Quantizer(network, *largest, limit, coarser, offsets)
+        quantizer = _Quantizer(network, *largest, limit, coarser, offsets, parts)
         chip = quantizer.build(folded)
-        if quantizer.over:
-            coarser |= coarsened(network, quantizer.over, coarser, largest[0], quantizer.limit)
+        if quantizer.over and parts > 1:
+            parts = 1
+        elif quantizer.over:
+            coarser |= coarsened(
+                network, quantizer.over, quantizer.rescaled, coarser, largest[0], limit
+            )
         elif fits:
             structure, made = input_structure(folded), quantizer.made
             originals = {call for call, _ in made.values()}

@@ -1,6 +1,7 @@
 """Integers without their lowest bits: what becomes of a sum that is too large for what is behind it.
 
-y = RightShift(bits=4)(x)     # round(x / 16)
+y = RightShift(bits=4)(x)         # round(x / 16)
+y = RightShift(bits=[4, 0])(x)    # of two channels, the second as it is
 
 `quantize` puts it behind sums, never behind spikes. It takes a complete sum, and no multiplier: half of 2^bits is
 added, and the lowest bits are dropped.
@@ -8,9 +9,11 @@ added, and the lowest bits are dropped.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 
@@ -21,25 +24,26 @@ class RightShift(layers.Layer):
     Exact in float32 as long as the integers are below 2^23.
 
     Args:
-        bits: that are dropped, at least 1.
+        bits: that are dropped: one number, or one for each channel, of the last axis.
         kwargs: of keras.layers.Layer.
 
     Raises:
-        ValueError: no such number of bits.
+        ValueError: no such numbers of bits.
     """
 
-    def __init__(self, bits: int, **kwargs: Any):
+    def __init__(self, bits: int | Sequence[int], **kwargs: Any):
         super().__init__(**{"dtype": "float32", **kwargs})
-        if isinstance(bits, bool) or not isinstance(bits, int) or bits < 1:
-            raise ValueError(f"RightShift drops at least 1 bit, got {bits!r}")
-        self.bits = bits
+        numbers = np.asarray(bits)
+        if numbers.dtype.kind not in "iu" or numbers.ndim > 1 or numbers.min(initial=0) < 0:
+            raise ValueError(f"RightShift drops a number of bits, or one per channel, got {bits!r}")
+        self.bits = numbers
         self.supports_masking = True
 
     def call(self, x: Any) -> Any:
-        return ops.floor(x * 2.0**-self.bits + 0.5)
+        return ops.floor(x * np.float32(2) ** -self.bits.astype(np.float32) + 0.5)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "bits": self.bits}
+        return {**super().get_config(), "bits": self.bits.tolist()}

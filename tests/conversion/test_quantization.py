@@ -92,7 +92,7 @@ def compute(op, inputs):
     if isinstance(op, layers.Multiply):
         return inputs[0] * inputs[1]
     if isinstance(op, RightShift):
-        return (x + 2 ** (op.bits - 1)) >> op.bits
+        return (x + (1 << op.bits >> 1)) >> op.bits
     if isinstance(op, layers.Reshape):
         return x.reshape(-1, *op.target_shape)
     if isinstance(op, layers.Dense):
