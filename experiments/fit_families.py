@@ -117,6 +117,12 @@ FAMILIES = {
             "sigmoid", 8,
             {SYMMETRIC: {0.25: (2e-4, 1e-5), 0.5: (1.5e-4, 1e-5), 1.0: (6.25e-5, 1e-5)}},
         ),
+        Family(
+            "tanh", 12, {SYMMETRIC: {0.25: (5e-4, 1e-5), 0.5: (4e-4, 1e-5), 1.0: (2e-4, 1e-5)}}
+        ),
+        Family(
+            "tanh", 8, {SYMMETRIC: {0.25: (8e-4, 2e-5), 0.5: (6e-4, 2e-5), 1.0: (3e-4, 2e-5)}}
+        ),
     )
 }  # fmt: skip
 

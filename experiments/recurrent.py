@@ -3,8 +3,9 @@
     python -m experiments.recurrent                                  # spoken digits and questions, else rows of digits
     python -m experiments.recurrent --networks=digits_rows_lstm
 
-Every gate gets a fitted set of K steps, sigmoid and tanh alike, or at K = 12 the sparse ones. Writes recurrent.png and
-recurrent.json to --output_dir.
+Every gate gets a fitted set of K steps, sigmoid and tanh alike, or at K = 12 the sparse ones; or each of its units the
+set that suits it best, calibrated on some of the training sequences. Writes recurrent.png and recurrent.json to
+--output_dir.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ flags.DEFINE_integer(
 runner.define_output_flag(FLAGS)
 
 # Sets of every gate: number of steps, and how they are marked.
-SETS = [(K, "") for K in (4, 6, 8, 10, 12, 16)] + [(12, "sparse")]
+STEPS = (4, 6, 8, 10, 12, 16)
+SPARSE, CALIBRATED = "sparse", "calibrated"
+SETS = [(K, "") for K in STEPS] + [(12, SPARSE)] + [(K, CALIBRATED) for K in STEPS]
+CALIBRATION_SEQUENCES = 1000  # drawn from those for training
 SHOWN = (12, "")  # in the figure of lengths
 BINS = 5  # of lengths, with the same number of sequences each
 
@@ -108,11 +112,15 @@ def main() -> None:
 def measure(name: str, data: SequenceDataset) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A row for each set, and for each range of lengths."""
     model = networks.pretrained(name)
+    training = calibration_sequences(name)
     expected = model.predict(data.sequences, FLAGS.batch_size, verbose=0)
     rows, lengths = [], []
     for K, marked in SETS:
-        suffix = f"_{marked}" if marked else ""
-        snn = fs.convert(model, sigmoid=f"sigmoid_k{K}{suffix}", tanh=f"tanh_k{K}{suffix}")
+        if marked == CALIBRATED:
+            snn = fs.convert(model, calibration_data=training, steps=K)
+        else:
+            suffix = f"_{marked}" if marked else ""
+            snn = fs.convert(model, sigmoid=f"sigmoid_k{K}{suffix}", tanh=f"tanh_k{K}{suffix}")
         scores, spikes = run(snn, data)
         neurons = fs.conversion_report(snn).neurons
         assert neurons is not None  # the lengths of sequences are known
@@ -128,6 +136,13 @@ def measure(name: str, data: SequenceDataset) -> tuple[list[dict[str, Any]], lis
         if (K, marked) == SHOWN:
             lengths = by_length(name, data, expected, scores)
     return rows, lengths
+
+
+def calibration_sequences(name: str) -> np.ndarray:
+    """Some of the sequences that a network was trained on, the same ones each time."""
+    data = sequences.load(networks.NETWORKS[name].data, "train", FLAGS.data_dir)
+    order = np.random.default_rng(0).permutation(len(data))
+    return data.sequences[np.sort(order[:CALIBRATION_SEQUENCES])]
 
 
 def run(model: keras.Model, data: SequenceDataset) -> tuple[np.ndarray, int]:
@@ -170,17 +185,26 @@ def by_length(
     return rows
 
 
+def of_sets(rows: list[dict[str, Any]], network: str, marked: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["network"] == network and row["sets"] == marked]
+
+
 def plot(rows: list[dict[str, Any]], lengths: list[dict[str, Any]]) -> plt.Figure:
     """Accuracy against K, and errors against the length of the sequence."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.4), layout="constrained")
     for name in dict.fromkeys(row["network"] for row in rows):
-        fitted = [row for row in rows if row["network"] == name and not row["sets"]]
+        fitted = of_sets(rows, name, "")
         (curve,) = left.plot(
             [row["K"] for row in fitted], [row["snn"] for row in fitted], "o-", markersize=4
         )
         color = curve.get_color()
+        calibrated = of_sets(rows, name, CALIBRATED)
+        left.plot(
+            [row["K"] for row in calibrated], [row["snn"] for row in calibrated], "^:", color=color,
+            markersize=4, linewidth=0.8,
+        )  # fmt: skip
         left.axhline(fitted[0]["ann"], color=color, linestyle="--", linewidth=0.8)
-        sparse = [row for row in rows if row["network"] == name and row["sets"]]
+        sparse = of_sets(rows, name, SPARSE)
         left.plot(
             [row["K"] for row in sparse],
             [row["snn"] for row in sparse],
@@ -196,7 +220,7 @@ def plot(rows: list[dict[str, Any]], lengths: list[dict[str, Any]]) -> plt.Figur
     left.set(
         xlabel="time steps K",
         ylabel="test accuracy (%)",
-        title="dashed: the original; crosses: sparse sets",
+        title="dashed: the original; triangles: calibrated; crosses: sparse",
     )
     right.set(
         xlabel="steps of the sequence", ylabel="error / standard deviation of the outputs",

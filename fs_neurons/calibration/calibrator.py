@@ -15,13 +15,16 @@ A ReLU site gets a range alpha per channel, for the least error, and rounds to t
 step. At every other site, each channel gets the set of a family that suits its gate inputs best, or one
 fitted to them where no family is shipped. Where the layers before a site don't tell which axis holds its
 channels, one range or set serves the whole site. The equations are in docs/calibration.md.
+
+Recurrent layers are unrolled: a gate is a site in several places, the steps of the sequence, and is fitted to what it
+meets at all of them in the analog network, masked steps left out. The weights of cells stay.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
@@ -41,7 +44,7 @@ from fs_neurons.calibration.settings import Settings
 from fs_neurons.calibration.statistics import InputStatistics, input_statistics
 from fs_neurons.calibration.store import Store
 from fs_neurons.layers import record_spikes
-from fs_neurons.network import Site, graph
+from fs_neurons.network import ConversionError, Site, graph
 from fs_neurons.network.graph import Call, Value
 from fs_neurons.network.keras_internals import input_structure
 from fs_neurons.neuron import FSParameters
@@ -65,6 +68,7 @@ class Task:
         statistics: what the model's weights tell of its gate inputs.
         price: of a spike where sets come from families, see `selection.choose`.
         settings: how.
+        correction: one of CORRECTIONS.
     """
 
     pair: Pair
@@ -73,6 +77,7 @@ class Task:
     statistics: InputStatistics
     price: float
     settings: Settings
+    correction: str
 
 
 def calibrate(
@@ -97,23 +102,46 @@ def calibrate(
 
     Raises:
         TypeError, ValueError: `data` isn't inputs of the model, holds labels or NaN, is too little, or
-            its images differ in size; `target_spikes` can't be met.
+            its images differ in size; `target_spikes` can't be met; "joint" corrections of a network
+            with gates, whose weights they can't change.
     """
     inputs = checked_inputs(model, data)
+    correction = _correction(settings, chosen)
     pair = Pair.of(model, chosen, _packed(model, [x[:1] for x in inputs]))
+    _refuse_hidden(pair, chosen)
     steps = {site: settings.steps or parameters.K for site, parameters in chosen.items()}
     statistics, steps_of = input_statistics(model), {site.name: K for site, K in steps.items()}
-    price = price_of_spikes(
-        [s for s in statistics if s.site in steps_of], lambda s: steps_of[s.site]
-    )
-    task = Task(pair, inputs, steps, statistics, price, settings)
+    priced = {site.name for site in chosen if not site.gate}
+    price = price_of_spikes([s for s in statistics if s.site in priced], lambda s: steps_of[s.site])
+    task = Task(pair, inputs, steps, statistics, price, settings, correction)
     neurons = _within_target(task, Progress(verbose))
     snn, copies = pair.with_neurons(neurons)
-    if (settings.correction or settings.best_correction) == "joint":
+    if correction == "joint":
         spiking = graph.trace(snn, _packed(model, [x[:1] for x in inputs]))
         most_spikes = settings.target_spikes or _spikes_per_neuron(snn, inputs)
         refine_network(spiking, pair.analog_graph(spiking), copies, inputs, most_spikes)
     return snn
+
+
+def _refuse_hidden(pair: Pair, sites: Collection[Site]) -> None:
+    seen = {pair.site(call) for call in pair.sites}
+    hidden = next((site for site in sites if site not in seen), None)
+    if hidden is not None:
+        raise ConversionError(
+            f"{hidden.layer!r} can't be taken apart, so that what is inside of it can't be calibrated: leave out"
+            " calibration_data, or keep it, keep_layers=[...]"
+        )
+
+
+def _correction(settings: Settings, sites: Collection[Site]) -> str:
+    gate = next((site for site in sites if site.gate), None)
+    if gate is None:
+        return settings.correction or settings.best_correction
+    if settings.correction == "joint":
+        raise ValueError(
+            f"correction='joint' can't change the weights of the recurrent layer {gate.layer!r}: take 'weights'"
+        )
+    return settings.correction or "weights"
 
 
 def _within_target(task: Task, progress: Progress) -> dict[Site, Neurons]:
@@ -157,7 +185,7 @@ def _side_by_side(
         shared: gate inputs of sites in several places.
         progress: shows how far it is.
     """
-    pair, settings = task.pair, task.settings
+    pair = task.pair
     pair.reset()
     neurons: dict[Site, Neurons] = {}
     library: dict[tuple[str, int], Candidates] = {}
@@ -168,7 +196,7 @@ def _side_by_side(
         pair.analog,
         lambda call, tensors: pair.spiking(call, tensors, neurons),
     )
-    correction, uses = settings.correction or settings.best_correction, pair.uses
+    uses = pair.uses
     for place, call in enumerate(pair.graph.calls):
         progress(place, len(pair.graph.calls), call.name)
         store.admit(place)
@@ -181,7 +209,7 @@ def _side_by_side(
                 x = _gate_inputs(store, call, _axis(task, site))
             neurons[site] = _fitted(task, site, x, penalty, library)
         elif site is None and uses[id(call.op)] == 1:
-            _correct(call, store, correction, refitted)
+            _correct(call, store, task.correction, refitted)
         store.run_spiking(place)
     progress(len(pair.graph.calls), len(pair.graph.calls), "")
     return neurons
@@ -212,24 +240,30 @@ def _fitted(
 ) -> Neurons:
     """The neurons of a site for its gate inputs (samples, channels)."""
     steps, axis = task.steps[site], _axis(task, site)
+    if not x.size:
+        raise ValueError(
+            f"calibration_data: at {site.layer!r}, all steps of all sequences are masked"
+        )
     x = x if axis is not None else x.reshape(-1, 1)
     key = ("relu" if is_relu(site) else site.activation, steps)
     if key not in library:
         library[key] = Candidates(site.activation, as_numpy_function(site.function), steps)
     if is_relu(site):
         return fit_relu(site, x, axis, steps, penalty, task.settings, library[key])
-    return choose_sets(library[key], x, axis, penalty, task.statistics[site.name], task.price)
+    price = 0.0 if site.gate else task.price
+    return choose_sets(library[key], x, axis, penalty, task.statistics[site.name], price)
 
 
 def _gate_inputs(store: Store, call: Call, axis: int | None) -> np.ndarray:
-    """(samples, channels) of what a site meets in the spiking network."""
+    """(samples, channels) of what a site meets in the spiking network, where sequences are not masked."""
     (value,) = call.inputs
-    return np.concatenate(
-        [
-            _sample(store.spiking.get(i, value), -1 if axis is None else axis, store.images)
-            for i in store.batches
-        ]
-    )
+    parts = []
+    for i in store.batches:
+        x = ops.convert_to_numpy(ops.cast(store.spiking.get(i, value), "float32"))
+        if call.present is not None:
+            x = x[ops.convert_to_numpy(store.spiking.get(i, call.present))]
+        parts.append(_sample(x, -1 if axis is None else axis, store.images))
+    return np.concatenate(parts)
 
 
 def _sampled_shared_sites(task: Task) -> dict[Site, np.ndarray]:
@@ -250,15 +284,22 @@ def _sampled_shared_sites(task: Task) -> dict[Site, np.ndarray]:
             samples[site].append(_gate_inputs(store, call, _axis(task, site)))
         store.run_spiking(place)
     return {
-        site: np.concatenate([x.reshape(-1, 1) if _axis(task, site) is None else x for x in parts])
+        site: _fewer(
+            np.concatenate([x.reshape(-1, 1) if _axis(task, site) is None else x for x in parts])
+        )
         for site, parts in samples.items()
     }
 
 
-def _sample(x: Any, axis: int, images: int) -> np.ndarray:
+def _fewer(x: np.ndarray) -> np.ndarray:
+    """At most SAMPLES of the gate inputs (samples, channels) of a site in many places, evenly spaced."""
+    return np.asarray(x[:: -(-x.size // SAMPLES) or 1])
+
+
+def _sample(x: np.ndarray, axis: int, images: int) -> np.ndarray:
     """Evenly spaced gate inputs (positions, channels) of a batch, its share of what a site of so many images takes."""
-    x = np.moveaxis(ops.convert_to_numpy(ops.cast(x, "float32")), axis, -1)
-    x = x.reshape(len(x), -1, x.shape[-1]) if x.ndim > 2 else x[:, None]
+    x = np.moveaxis(x, axis, -1)
+    x = x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1]) if x.ndim > 2 else x[:, None]
     wanted = min(SAMPLES_PER_CHANNEL, SAMPLES // x.shape[-1]) / images
     return np.asarray(x[:, every(x.shape[1], wanted)].reshape(-1, x.shape[-1]))
 

@@ -136,7 +136,7 @@ def choose_sets(
         probabilities *= 1 - PRIOR_SHARE
         probabilities += PRIOR_SHARE * predicted(statistics)
     if candidates.steps in family_steps(candidates.activation):
-        total = float(statistics.importance.sum())
+        total = float(statistics.importance.sum()) or 1.0
         alike = _Alike(np.full(x.shape[1], total / x.shape[1]), statistics.share)
         members = family(candidates.activation, candidates.steps)
         sets, index, _ = members.choose(

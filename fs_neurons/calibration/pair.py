@@ -13,9 +13,11 @@ from fs_neurons.calibration.neurons import Neurons
 from fs_neurons.layers import FSActivation, FSMaxPooling2D
 from fs_neurons.network import Site, graph
 from fs_neurons.network.channels import channel_axes
-from fs_neurons.network.cloning import copy_weights
 from fs_neurons.network.graph import Call, Graph, Value
+from fs_neurons.network.kinds import channel_axis
+from fs_neurons.network.recurrent import cells_of, copy_all_weights, is_recurrent
 from fs_neurons.network.rewriting import Rewriter
+from fs_neurons.network.structure import named_operations
 from fs_neurons.neuron import FSParameters
 
 
@@ -63,7 +65,7 @@ class Pair:
         )
         copy = rewriter.rewrite(model)
         traced = graph.trace(copy, inputs)
-        return cls(model, traced, _site_axes(traced), list(rewriter.pairs))
+        return cls(model, traced, _site_axes(copy, traced), list(rewriter.pairs))
 
     def site(self, call: Call) -> Site | None:
         """The site that a call stands at."""
@@ -112,7 +114,7 @@ class Pair:
     def reset(self) -> None:
         """Gives all layers their original weights."""
         for original, copy in self.copies:
-            copy_weights(original, copy, original.name)
+            copy_all_weights(original, copy, original.name)
 
     def with_neurons(
         self, neurons: Mapping[Site, Neurons]
@@ -134,20 +136,28 @@ class Pair:
         rewriter = Rewriter(replacement)
         snn = rewriter.rewrite(self.model)
         for (original, corrected), (_, new) in zip(self.copies, rewriter.pairs, strict=True):
-            copy_weights(corrected, new, original.name)
+            copy_all_weights(corrected, new, original.name)
         for layer, fitted in layers:
             if fitted.scale is not None:
                 layer.scale.assign(fitted.scale)
         return snn, list(rewriter.pairs)
 
 
-def _site_axes(copy: Graph) -> dict[Site, int | None]:
+def _site_axes(model: keras.Model, copy: Graph) -> dict[Site, int | None]:
     axes = channel_axes(copy, keeping=(Placeholder,))
+    of_gates = {
+        id(gate): channel_axis(cell)
+        for _, op in named_operations(model)
+        if is_recurrent(op)
+        for _, cell in cells_of(op)
+        for gate in getattr(cell, "gates", {}).values()
+    }
     places: dict[Site, set[tuple[int, int] | None]] = {}
     for call in copy.calls:
         if isinstance(call.op, Placeholder):
             (value,) = call.inputs
-            axis = axes[value]
+            of_gate = of_gates.get(id(call.op))
+            axis = axes[value] if of_gate is None else of_gate % (len(value.shape) + 1)
             channels = None if axis is None else (axis, value.shape[axis - 1])
             places.setdefault(call.op.site, set()).add(channels)
     return {

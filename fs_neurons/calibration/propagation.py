@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -17,10 +17,12 @@ from keras import layers, ops
 
 from fs_neurons.calibration import moments
 from fs_neurons.calibration.moments import ASSUMED, DISTANT, NEIGHBOURS, NORMALIZED, Moments
+from fs_neurons.calibration.recurrence import Gate, of_sequences, steps_of
 from fs_neurons.network import kinds
 from fs_neurons.network.graph import Call, Graph, Value
 from fs_neurons.network.keras_internals import input_structure
 from fs_neurons.network.kinds import Kind, channel_axis, kind_of, unwrapped
+from fs_neurons.network.recurrent import is_recurrent
 from fs_neurons.network.sites import Site, walk
 
 # A Rescaling of the input by at most so much is taken for one of pixels 0 to 255; these are the mean and the
@@ -41,9 +43,9 @@ class Propagation:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        # Of the gates of recurrent layers nothing is known.
-        self._operations = {site: op for op, site in walk(model) if not site.gate}
-        self._sites = {id(op): site for site, op in self._operations.items()}
+        self._operations = list(walk(model))
+        self._sites = {id(op): site for op, site in self._operations if not site.gate}
+        self._repeats: dict[Site, float] = {}  # of the steps that gates are met at
         self._met: dict[Site, list[tuple[Moments, int]]] = {}
         self.of: dict[Value, Moments] = {}
         self.gates: dict[Value, tuple[Site, Moments]] = {}
@@ -62,31 +64,55 @@ class Propagation:
         count: collections.Counter[Site] = collections.Counter()
         for value, (site, _) in self.gates.items():
             count[site] += math.prod(value.shape)
+        for site, repeats in self._repeats.items():
+            count[site] = round(count[site] * repeats)
         return count
 
     def assume(self, value: Value, name: str, graph: Graph) -> None:
         """Gives an input of the model its statistics."""
-        scales = [
-            float(np.max(np.abs(call.op.scale)))
-            for call in graph.calls
-            if isinstance(call.op, layers.Rescaling) and value in call.inputs
-        ]
+        takers = [call.op for call in graph.calls if value in call.inputs]
+        scales = [np.max(np.abs(op.scale)) for op in takers if isinstance(op, layers.Rescaling)]
         pixels = any(scale <= PIXEL_SCALE for scale in scales)
         mean, deviation = (PIXEL_MEAN, PIXEL_DEVIATION) if pixels else (0.0, 1.0)
         channels = value.shape[-1] if value.shape else 1
         full = np.ones(channels)
         self.of[value] = Moments(mean * full, deviation**2 * full, len(value.shape), ASSUMED)
         what = "pixels 0 to 255" if pixels else "standardized"
-        self.assumptions.append(
-            f"input {name!r}: assumed to be {what}, mean {mean:g}, standard deviation {deviation:g}"
-        )
+        what += f", mean {mean:g}, standard deviation {deviation:g}"
+        if any(isinstance(op, layers.Embedding) for op in takers):
+            what = "symbols that are equally frequent"
+        self.assumptions.append(f"input {name!r}: assumed to be {what}")
 
     def run(self, call: Call) -> None:
         """Adds the statistics of what a call gives."""
         inputs = [self.of[value] for value in call.inputs]
         outputs = keras.tree.flatten(call.outputs)
+        inside = self._through_time if is_recurrent(call.op) else of_sequences
+        results = inside(call, inputs)
+        if results is None:
+            results = [self._result(call, inputs, outputs)] * len(outputs)
+        for value, result in zip(outputs, results, strict=True):
+            channels = value.shape[-1] if value.shape else 1
+            self.of[value] = result or moments.unknown(channels, len(value.shape))
+
+    def _through_time(self, call: Call, inputs: list[Moments]) -> Sequence[Moments | None] | None:
+        """Statistics of what a recurrent layer gives, and of the gate inputs inside of it."""
+        if inputs[0].source == moments.UNKNOWN:
+            return None
+        sites = {site.gate: site for op, site in self._operations if op is call.op}
+        graph = steps_of(call, sites)
+        if graph is None:
+            return None
+        (x,) = graph.inputs
+        self._repeats.update(dict.fromkeys(sites.values(), call.inputs[0].shape[0] / x.shape[0]))
+        self.of[x] = inputs[0]
+        for step in graph.calls:
+            self.run(step)
+        return [self.of[value] for value in keras.tree.flatten(graph.outputs)]
+
+    def _result(self, call: Call, inputs: list[Moments], outputs: list[Value]) -> Moments | None:
         rule = RULES.get(kind_of(unwrapped(call.op)))
-        site = self._sites.get(id(call.op))
+        site = call.op.site if isinstance(call.op, Gate) else self._sites.get(id(call.op))
         result = None
         if kind_of(unwrapped(call.op)) is kinds.ACTIVATION or (rule is None and site is not None):
             result = self._activated(site, inputs[0], call) if len(inputs) == 1 else None
@@ -94,9 +120,7 @@ class Propagation:
             result = _fitting(rule(call, inputs), outputs[0])
             if result is not None and kinds.applies_activation(unwrapped(call.op)):
                 result = self._activated(site, result, call)
-        for value in outputs:
-            channels = value.shape[-1] if value.shape else 1
-            self.of[value] = result or moments.unknown(channels, len(value.shape))
+        return result
 
     def _activated(self, site: Site | None, x: Moments, call: Call) -> Moments | None:
         if site is None:  # linear, or not element-wise

@@ -7,7 +7,7 @@
 Behind batch normalization, the gate inputs of channel c have mean beta[c] and standard deviation
 |gamma[c]|. Everything else passes statistics on: sums of branches add them up, layers with weights and
 activations transform them; see `moments` for what that assumes. Behind a layer of which nothing is known,
-they are unknown until the next normalization.
+they are unknown until the next normalization. Recurrent layers are followed step by step, see `recurrence`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SiteStatistics:
         source: "batch normalization"; "propagated" from such through sums, activations and pools;
             "propagated through weights", which is less certain; from an "assumed input"; "unknown".
         importance: float64 (channels,), how much errors of the activation's outputs matter to those of the
-            model, see `importance`.
+            model, see `importance`; alike for gates of recurrent layers.
         share: of the model's neurons, those of one of the channels.
     """
 
@@ -155,11 +155,13 @@ def input_statistics(model: keras.Model) -> InputStatistics:
     found = []
     for site in sites:
         x, axis = propagation.gate_inputs(site)
+        # What errors inside of a recurrent layer do is not known: they count alike.
+        otherwise = np.full(x.channels, 1 / x.channels if site.gate else 0.0)
         share = neurons.get(site, 0) / max(1, sum(neurons.values())) / x.channels
         found.append(
             SiteStatistics(
                 site.name, site.activation, x.mean, np.sqrt(x.variance), axis, x.source,
-                importance.get(site, np.zeros(x.channels)), share,
+                importance.get(site, otherwise), share,
             )
         )  # fmt: skip
     assumed = any(statistics.source == ASSUMED for statistics in found)

@@ -120,7 +120,7 @@ def _last_read(graph: Graph) -> list[list[Value]]:
     """For each call, the values that nothing reads after it; those that nothing reads at all among them."""
     last = graph.last_uses
     return [
-        [v for v in {*call.inputs, *keras.tree.flatten(call.outputs)} if last.get(v.index, i) == i]
+        [v for v in {*call.needs, *keras.tree.flatten(call.outputs)} if last.get(v.index, i) == i]
         for i, call in enumerate(graph.calls)
     ]
 

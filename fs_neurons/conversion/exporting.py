@@ -6,15 +6,17 @@
     export(snn, "net.nir", format="nir", images=x)
 
 ONNX and LiteRT have no fused kernels: FS-ReLU becomes scaling, rounding and clipping, any other set two table
-lookups, see `neuron.lookup`. A SavedModel keeps its kernels.
+lookups, see `neuron.lookup`. A SavedModel keeps its kernels. In ONNX, recurrent layers of FS-neurons are unrolled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import tempfile
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -25,7 +27,9 @@ from fs_neurons.conversion.onnx_graph import OnnxGraph
 from fs_neurons.conversion.onnx_integers import to_integers
 from fs_neurons.conversion.onnx_scales import fold_scales
 from fs_neurons.conversion.onnx_sites import StandIns, write_out
-from fs_neurons.network.keras_internals import input_structure, patch_tf2onnx
+from fs_neurons.layers import RecurrentFS
+from fs_neurons.network.graph import trace
+from fs_neurons.network.keras_internals import input_structure, parts_of, patch_tf2onnx
 
 FORMATS = ("onnx", "tf_saved_model", "litert", "nir")
 LITERT_SINCE = (3, 13)
@@ -53,7 +57,8 @@ def export(
 
     Raises:
         RuntimeError: the backend is not TensorFlow; "nir" runs on all.
-        ConversionError: what has no node in NIR, for "nir".
+        ConversionError: what has no node in NIR, for "nir"; a recurrent layer of FS-neurons that can't be
+            unrolled, for "onnx": see `network.trace`.
         TypeError: not a Keras model.
         ValueError: another format, or a model that is not built; or `integers`, and the format is not "onnx" or
             no convolution is between two FS-ReLUs with K <= 8.
@@ -116,7 +121,7 @@ def _export_onnx(
         return [tf.identity(y) for y in keras.tree.flatten(outputs)]
 
     stand_ins = StandIns()
-    with without_kernels(stand_ins):
+    with without_kernels(stand_ins), _unrolled(model):
         function = tf.function(forward, input_signature=signature, autograph=False)
         concrete = function.get_concrete_function()
     # Constants too: a layer that holds tensors, such as Normalization, would otherwise make inputs of them.
@@ -144,6 +149,22 @@ def _export_onnx(
         temporary = pathlib.Path(folder) / path.name
         onnx.save(graph.finish(), temporary)
         os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _unrolled(model: keras.Model) -> Iterator[None]:
+    """Recurrent layers of FS-neurons go through their sequences without a loop, inside of which no site is found."""
+    found = [part for part in parts_of(model) if isinstance(part, RecurrentFS)]
+    if found:
+        trace(model)  # refuses by name what can't be unrolled
+    before = [layer.unroll for layer in found]
+    try:
+        for layer in found:
+            layer.unroll = True
+        yield
+    finally:
+        for layer, unroll in zip(found, before, strict=True):
+            layer.unroll = unroll
 
 
 def _make_integers(graph: OnnxGraph, stand_ins: StandIns, name: str) -> None:

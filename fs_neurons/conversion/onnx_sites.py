@@ -6,7 +6,7 @@ them. So a site is traced as LeakyReLU with a slope that no network has, its num
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,18 @@ class StandIns:
 
 
 def write_out(graph: OnnxGraph, stand_ins: StandIns) -> None:
-    """Puts the operations of each site in the place of its stand-in."""
+    """Puts the operations of each site in the place of its stand-in.
+
+    Raises:
+        RuntimeError: a stand-in is inside of a loop, or its tables are lost.
+    """
     replacements: dict[int, list[Any]] = {}
     for node in list(graph.nodes):
+        for inner in _inside(node):
+            if stand_ins.function_of(inner) is not None:
+                raise RuntimeError(
+                    f"FS-neurons are inside of {node.name}, a {node.op_type} of ONNX"
+                )
         function = stand_ins.function_of(node)
         if function is None:
             continue
@@ -61,6 +70,14 @@ def write_out(graph: OnnxGraph, stand_ins: StandIns) -> None:
             replacements[id(node)] = []
             replacements[id(add)] = _sets(graph, function, table, node.input[0], add.output[0])
     graph.replace(replacements)
+
+
+def _inside(node: Any) -> Iterator[Any]:
+    """Nodes of the graphs that a loop or a branch holds."""
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield inner
+            yield from _inside(inner)
 
 
 def _code(graph: OnnxGraph, code: Code, u: str, y: str) -> list[Any]:

@@ -117,7 +117,10 @@ def conversion_report(model: keras.Model) -> ConversionReport:
         neurons = math.prod(known) if len(known) == len(shape) else None
         layer = record.layer
         # An FS layer inside of a layer with a call() of its own is not in the graph.
-        name = names[id(layer)].popleft() if names[id(layer)] else layer.name
+        found = names[id(layer)]
+        name = found[0] if found else layer.name
+        if len(found) > 1:  # TimeDistributed calls what is inside of it several times
+            found.popleft()
         activation = layer.activation_name or "?"
         rows.append(ReportRow(name, activation, layer.parameters.name, shape, neurons, layer.note))
     for site in find_sites(model):

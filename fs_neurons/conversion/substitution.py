@@ -172,7 +172,6 @@ def convert(
         )
 
     if calibrated is not None:
-        _refuse_gates(parameters_of)
         snn = calibrate(model, parameters_of, calibration_data, calibrated, verbose)
         return _finished(snn, code, digital)
 
@@ -262,16 +261,6 @@ def _nothing_to_convert(
         reasons.append(listing(refused))
     text = "; ".join(reasons) or "its layers are all linear"
     return f"model {model.name!r} has no activation that could be converted: {text}"
-
-
-def _refuse_gates(sites: Collection[Site]) -> None:
-    """Calibration works on what flows between the layers of a network, not inside of one."""
-    gates = [site for site in sites if site.gate]
-    if gates:
-        raise ConversionError(
-            f"{gates[0].layer!r} is a recurrent layer, whose gates can't be calibrated: leave out calibration_data,"
-            " or convert with keep_layers=[...] for such layers"
-        )
 
 
 def _folded(model: keras.Model) -> keras.Model:

@@ -56,6 +56,7 @@ def select(
     steps_of = {
         site.name: _steps_for(site, steps) or (family_steps(site.activation) or (0,))[-1]
         for site in sites
+        if not site.gate
     }
     price = price_of_spikes(
         [s for s in statistics or () if s.site in steps_of and s.trusted],
@@ -65,8 +66,10 @@ def select(
     selected = {}
     for site, registered in sites.items():
         statistic = found.get(site.name)
-        if statistic is not None and statistic.trusted:
-            selection = choose(statistic, site, _steps_for(site, steps), penalty, price)
+        # Of gates, families have no members with as few spikes as the sparse sets.
+        if statistic is not None and statistic.trusted and not (site.gate and quality == "sparse"):
+            most, of_spikes = (steps or registered.K, 0.0) if site.gate else (steps, price)
+            selection = choose(statistic, site, _steps_for(site, most), penalty, of_spikes)
             if selection is not None:
                 selected[site] = selection
                 continue

@@ -16,7 +16,7 @@ from keras import layers
 from fs_neurons.layers import GatedCell, RecurrentFS
 from fs_neurons.layers.recurrent import CELLS
 from fs_neurons.network.activations import Activation, activation_of
-from fs_neurons.network.cloning import clone_of, config_of
+from fs_neurons.network.cloning import clone_of, config_of, copy_weights
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.keras_internals import is_of_keras
 
@@ -37,7 +37,9 @@ class Gate:
 
 
 def is_recurrent(op: Any) -> bool:
-    """Whether this is a layer that runs a cell over a sequence."""
+    """Whether this is a layer that runs a cell over a sequence, or TimeDistributed around one."""
+    if isinstance(op, layers.TimeDistributed):
+        return is_recurrent(op.layer)
     return isinstance(op, (layers.RNN, layers.Bidirectional))
 
 
@@ -62,7 +64,9 @@ def gates_of(layer: Any) -> Iterator[Gate]:
 
 def cells_of(layer: Any) -> Iterator[tuple[str, Any]]:
     """Every cell of a recurrent layer, after the path to it: "", "backward/", "cell_1/"."""
-    if isinstance(layer, layers.Bidirectional):
+    if _is_distributed(layer):
+        yield from cells_of(layer.layer)
+    elif isinstance(layer, layers.Bidirectional):
         for direction, part in zip(DIRECTIONS, directions(layer), strict=True):
             yield from ((f"{direction}/{path}", cell) for path, cell in cells_of(part))
     elif not _is_plain(layer):
@@ -102,6 +106,11 @@ def gated_clone(layer: Any, name: str, gates: Mapping[str, keras.layers.Layer]) 
     Raises:
         ConversionError: a part of it can't be made from its configuration.
     """
+    if _is_distributed(layer):
+        inner = gated_clone(layer.layer, f"{name}/{layer.layer.name}", gates)
+        return layers.TimeDistributed(
+            inner, name=layer.name, dtype=layer.dtype_policy, trainable=layer.trainable
+        )
     if not isinstance(layer, layers.Bidirectional):
         clone = _clone_of_rnn(layer, name)
     else:
@@ -123,12 +132,15 @@ def gated_clone(layer: Any, name: str, gates: Mapping[str, keras.layers.Layer]) 
     return clone
 
 
-def copy_recurrent_weights(original: Any, clone: Any, name: str) -> None:
-    """Copies the weights of cells, and what a stateful layer remembers; gates keep theirs.
+def copy_all_weights(original: Any, clone: Any, name: str) -> None:
+    """Copies the weights of a layer; of a recurrent one those of its cells, and what it remembers: gates keep theirs.
 
     Raises:
         ConversionError: the clone has other weights.
     """
+    if not is_recurrent(original):
+        copy_weights(original, clone, name)
+        return
     for (_, cell), (_, new) in zip(cells_of(original), cells_of(clone), strict=True):
         # The first weights of a gated cell are those of the cell, then come those of its gates.
         own = len(cell.weights)
@@ -139,7 +151,7 @@ def copy_recurrent_weights(original: Any, clone: Any, name: str) -> None:
             )
         for target, source in zip(new.weights, cell.weights, strict=False):
             target.assign(source)
-    for part, new_part in zip(_rnns(original), _rnns(clone), strict=True):
+    for part, new_part in zip(rnns(original), rnns(clone), strict=True):
         states = zip(
             keras.tree.flatten(part.states), keras.tree.flatten(new_part.states), strict=True
         )
@@ -147,9 +159,16 @@ def copy_recurrent_weights(original: Any, clone: Any, name: str) -> None:
             target.assign(source)
 
 
-def _rnns(layer: Any) -> list[Any]:
+def rnns(layer: Any) -> list[Any]:
+    """The layers that run a cell: one, or the two of Bidirectional."""
+    if _is_distributed(layer):
+        return rnns(layer.layer)
     parts = directions(layer) if isinstance(layer, layers.Bidirectional) else (layer,)
     return [part for part in parts if isinstance(part, layers.RNN)]
+
+
+def _is_distributed(layer: Any) -> bool:
+    return isinstance(layer, layers.TimeDistributed) and is_of_keras(type(layer))
 
 
 def _is_plain(layer: Any) -> bool:

@@ -15,7 +15,7 @@ import keras
 from keras import layers
 
 from fs_neurons.layers import FSActivation, spiking_pool
-from fs_neurons.network.cloning import clone_of, copy_weights
+from fs_neurons.network.cloning import clone_of
 from fs_neurons.network.keras_internals import (
     functional_class,
     input_structure,
@@ -25,7 +25,7 @@ from fs_neurons.network.keras_internals import (
     without_quantization,
 )
 from fs_neurons.network.kinds import ACTIVATIONS, unwrapped
-from fs_neurons.network.recurrent import copy_recurrent_weights, gated_clone, is_recurrent
+from fs_neurons.network.recurrent import copy_all_weights, gated_clone, is_recurrent
 from fs_neurons.network.sites import Site, walk
 from fs_neurons.network.structure import call_counts, is_idle, named_operations
 
@@ -70,8 +70,7 @@ class Rewriter:
         new = self._model(model)
         # 3. Weights, statistics included, layer by layer: their order in the model may have changed.
         for original, clone in self.pairs:
-            copy = copy_recurrent_weights if is_recurrent(original) else copy_weights
-            copy(original, clone, self.names[id(original)])
+            copy_all_weights(original, clone, self.names[id(original)])
         # 4. Optimizer, loss and metrics.
         _carry_compile_state(model, new)
         return new

@@ -11,7 +11,7 @@ further needs another one. A member of scale s is fitted to
 so that a neuron with T, h and d multiplied by s computes s R_s(x / s), an approximation of f on a domain
 s times as wide. Scales are powers of two: multiplying by them is exact.
 
-Functions with a bounded output (the sigmoid) keep their output, f_s(u) = f(s u), and d is not multiplied.
+Functions with a bounded output (the sigmoid, tanh) keep their output, f_s(u) = f(s u), and d is not multiplied.
 They saturate on both sides, and so do their members outside the domain: the largest serves every range.
 
 Members of the same scale differ in their domain, as for channels that are mostly negative, or in how many spikes
@@ -39,7 +39,7 @@ from fs_neurons.neuron.sets import MAX_FILE_BYTES, canonical_name, from_dict
 FORMAT = 1
 FOLDER = "families"
 # Functions whose output is bounded; their members differ in the input's scale alone.
-BOUNDED = frozenset({"sigmoid"})
+BOUNDED = frozenset({"sigmoid", "tanh"})
 
 
 class Member(NamedTuple):

@@ -8,6 +8,8 @@ import pytest
 from keras import layers, ops
 
 import fs_neurons as fs
+from fs_neurons.layers import RecurrentFS
+from fs_neurons.network.keras_internals import parts_of
 from fs_neurons.neuron.sets import load
 
 pytestmark = pytest.mark.skipif(
@@ -215,3 +217,33 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not built"):
         fs.export(keras.Sequential([layers.Dense(2)]), tmp_path / "x")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_recurrent_layers_are_unrolled_in_onnx(masked, tmp_path):
+    keras.utils.set_random_seed(0)
+    parts = [
+        layers.Bidirectional(layers.GRU(4, return_sequences=True)),
+        layers.LSTM(3, go_backwards=True),
+        layers.Dense(2),
+    ]
+    snn = fs.convert(
+        keras.Sequential([keras.Input((4, 3)), *([layers.Masking()] if masked else []), *parts])
+    )
+    x = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
+    x[0, 2:] = 0
+    fs.export(snn, tmp_path / "snn.onnx")
+    outputs = opened(tmp_path / "snn.onnx", "onnx")(x)
+    np.testing.assert_allclose(outputs, ops.convert_to_numpy(snn(x)), atol=1e-5)
+    assert not any(layer.unroll for layer in parts_of(snn) if isinstance(layer, RecurrentFS))
+
+
+def test_recurrent_layers_that_onnx_cannot_have_are_refused_by_name(tmp_path):
+    def refused(layer, message, **shape):
+        snn = fs.convert(keras.Sequential([keras.Input(**shape), layer]))
+        with pytest.raises(fs.ConversionError, match=message):
+            fs.export(snn, tmp_path / "snn.onnx")
+        assert not list(tmp_path.iterdir())
+
+    refused(layers.GRU(2), "input of known size", shape=(None, 3))
+    refused(layers.GRU(2, stateful=True, name="gru"), "'gru' is stateful", batch_shape=(5, 4, 3))

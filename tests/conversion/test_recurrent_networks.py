@@ -165,15 +165,8 @@ def test_what_is_not_a_cell_of_keras_is_refused_by_name():
         fs.convert(model)
     snn = fs.convert(model, unsupported="keep")
     assert any(row.activation == "Mine" for row in fs.conversion_report(snn).rows)
-    model = network(layers.TimeDistributed(layers.LSTM(3)), shape=(2, STEPS, FEATURES))
-    with pytest.raises(
-        fs.ConversionError, match="TimeDistributed layer, which can't be taken apart"
-    ):
-        fs.convert(model)
     with pytest.raises(fs.ConversionError, match="No parameter set for exponential"):
         fs.convert(network(layers.GRU(3, activation="exponential")))
-    with pytest.raises(fs.ConversionError, match="gates can't be calibrated"):
-        fs.convert(network(layers.GRU(3)), calibration_data=sequences(40))
 
 
 ANALYSED = {
@@ -329,3 +322,38 @@ def test_a_mask_goes_through_several_layers():
     result = fs.profile(snn, x)
     assert result.total_spikes == spikes
     assert {site.inputs.count // site.neurons for site in result.layers} == {17}
+
+
+def test_time_distributed_recurrent_layers(tmp_path):
+    x = sequences(5, (2, STEPS, FEATURES))
+    layer = layers.TimeDistributed(layers.Bidirectional(layers.LSTM(3)), name="each")
+    model = network(layer, layers.Flatten(), layers.Dense(2), shape=x.shape[1:])
+    assert fs.verify(model, x) < 1e-6
+    snn = fs.convert(model)
+    assert {row.site for row in fs.conversion_report(snn).rows} == {
+        f"each/{way}/{gate}"
+        for way in ("forward", "backward")
+        for gate in ("input", "forget", "candidate", "output", "cell")
+    }
+    with record_spikes() as records:
+        outputs = numpy_of(snn(x))[0]
+    assert len(records) == 2 * STEPS * 10
+    np.testing.assert_allclose(numpy_of(snn(x))[0], outputs, atol=1e-6)
+    # As the layer itself does, sequence by sequence.
+    alone = fs.convert(network(layers.Bidirectional(layers.LSTM(3))))
+    alone.set_weights(snn.get_weights()[: len(alone.get_weights())])
+    expected = np.concatenate([numpy_of(alone(x[:, i]))[0] for i in range(2)], axis=1)
+    dense = snn.layers[-1]
+    np.testing.assert_allclose(numpy_of(dense(expected))[0], outputs, atol=1e-5)
+    snn.save(tmp_path / "snn.keras")
+    loaded = keras.models.load_model(tmp_path / "snn.keras")
+    np.testing.assert_allclose(numpy_of(loaded(x))[0], outputs, atol=1e-6)
+    for tool in (fs.profile, fs.simulate):
+        with pytest.raises(fs.ConversionError, match=r"'each' .*can't be taken apart"):
+            tool(snn, x)
+
+
+def test_gates_need_a_multiplier():
+    model = network(layers.LSTM(3, name="lstm"), layers.Dense(2))
+    with pytest.raises(fs.ConversionError, match=r"need a multiplier.*'lstm/"):
+        fs.convert(model, digital="none", input_bits=8, input_range=(-4, 4))

@@ -36,12 +36,14 @@ def test_shipped_networks_are_small_and_load(name):
 
 
 def test_the_table_has_a_row_for_each_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(recurrent, "SETS", [(12, ""), (12, "sparse")])
+    monkeypatch.setattr(recurrent, "SETS", [(12, ""), (12, "sparse"), (8, "calibrated")])
+    monkeypatch.setattr(recurrent, "CALIBRATION_SEQUENCES", 100)
     printed = run(
         "recurrent", "--networks=digits_rows_lstm", "--limit=40", f"--output_dir={tmp_path}"
     )
     result = json.loads((tmp_path / "recurrent_partial.json").read_text())
-    fitted, sparse = result["rows"]
+    fitted, sparse, calibrated = result["rows"]
+    assert calibrated["sets"] == "calibrated" and calibrated["snn"] >= fitted["ann"] - 5
     assert fitted["neurons"] == 5 * 48 and fitted["ann"] >= 90
     assert fitted["spikes_per_step"] == pytest.approx(
         fitted["spikes_per_sequence"] / (8 * fitted["neurons"])

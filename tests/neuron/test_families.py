@@ -33,6 +33,7 @@ def reference(activation):
     return {
         "silu": lambda x: x / (1 + np.exp(-x)),
         "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+        "tanh": np.tanh,
         # As Keras computes it by default, not the approximation by tanh.
         "gelu": lambda x: x * (1 + np.vectorize(erf)(x / np.sqrt(2))) / 2,
     }[activation]
