@@ -5,11 +5,12 @@
 
 Every gate gets a fitted set of K steps, sigmoid and tanh alike, or at K = 12 the sparse ones; or each of its units the
 set that suits it best, calibrated on some of the training sequences. Writes recurrent.png and recurrent.json to
---output_dir.
+--output_dir, the rows of a network once it is measured: a run that was killed goes on there, if nothing was changed.
 """
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import keras
@@ -50,6 +51,9 @@ BINS = 5  # of lengths, with the same number of sequences each
 
 
 def main() -> None:
+    complete = FLAGS.limit is None and not FLAGS.networks
+    path = runner.path(FLAGS, "recurrent", complete=complete).with_suffix(".json")
+    before = _measured_before(path) if complete else {}
     rows, lengths, data_names = [], [], []
     for name in FLAGS.networks or networks.shipped():
         try:
@@ -61,11 +65,37 @@ def main() -> None:
             continue
         data = data.take(FLAGS.limit)
         data_names.append(f"{data.name} ({len(data)})")
-        of_network, of_lengths = measure(name, data)
+        of_network, of_lengths = before.get(name) or measure(name, data)
         rows += of_network
         lengths += of_lengths
+        made_by = results.provenance(
+            f"test sequences of {', '.join(dict.fromkeys(data_names))}",
+            sum(r["sequences"] for r in lengths),
+        )
+        results.write_json(path, {**made_by, "rows": rows, "lengths": lengths})
     if not rows:
         raise DatasetUnavailable("no data set of any network is there; give --data_dir")
+    print_tables(rows, lengths)
+    save(plot(rows, lengths), path.with_suffix(".png"))
+    print(f"Written to {path} and .png")
+
+
+def _measured_before(path: pathlib.Path) -> dict[str, tuple[list[Any], list[Any]]]:
+    """Rows by network of a run of the same sources, whether it came to its end or not."""
+    content = results.read_json(path) if path.exists() else {}
+    commit = results.commit()
+    if commit is None or "changes" in commit or content.get(results.COMMIT) != commit:
+        return {}
+    return {
+        name: tuple(
+            [row for row in content[key] if row["network"] == name] for key in ("rows", "lengths")
+        )  # type: ignore[misc]
+        for name in {row["network"] for row in content["rows"]}
+    }
+
+
+def print_tables(rows: list[dict[str, Any]], lengths: list[dict[str, Any]]) -> None:
+    """Accuracy and spikes of each set, and errors by length."""
     header = (
         "network",
         "K",
@@ -98,15 +128,6 @@ def main() -> None:
     ]  # fmt: skip
     print(f"\nK = {SHOWN[0]} by length; errors relative to the standard deviation of the outputs")
     print(tabulate(cells, header, disable_numparse=True, colalign=("left", *["right"] * 4)))
-    complete = FLAGS.limit is None and not FLAGS.networks
-    path = runner.path(FLAGS, "recurrent", complete=complete)
-    made_by = results.provenance(
-        f"test sequences of {', '.join(dict.fromkeys(data_names))}",
-        sum(r["sequences"] for r in lengths),
-    )
-    save(plot(rows, lengths), path.with_suffix(".png"))
-    results.write_json(path.with_suffix(".json"), {**made_by, "rows": rows, "lengths": lengths})
-    print(f"Written to {path}.png and .json")
 
 
 def measure(name: str, data: SequenceDataset) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -96,7 +96,9 @@ FORMS = {
 def test_every_form_is_calibrated_and_saved(name, tmp_path):
     model, x = network(*FORMS[name](), masked=True, spread=0.5), sequences()
     snn = fs.convert(model, calibration_data=x, steps=8)
-    assert all(row.is_converted and row.K == 8 for row in fs.conversion_report(snn).rows)
+    assert all(
+        row.is_converted and "_k8" in row.parameters for row in fs.conversion_report(snn).rows
+    )
     expected, outputs = (ops.convert_to_numpy(net(x)) for net in (model, snn))
     assert np.sqrt(np.mean((outputs - expected) ** 2)) < 0.1 * expected.std()
     snn.save(tmp_path / "snn.keras")
@@ -171,7 +173,7 @@ def test_statistics_without_data_are_those_of_independent_inputs(name):
         assert s.source == "propagated through weights" and s.mean.shape == (UNITS,)
         assert np.abs(s.mean - met[s.site].mean(axis=0)).max() < 0.2
         ratio = s.deviation / met[s.site].std(axis=0)
-        assert ratio.min() > 0.75 and ratio.max() < 1.33
+        assert ratio.min() > 1 / 1.5 and ratio.max() < 1.5
 
 
 def gate_inputs(model, x):
@@ -194,8 +196,9 @@ def gate_inputs(model, x):
 
 def test_statistics_choose_sets_unit_by_unit():
     model = network(layers.BatchNormalization(), layers.LSTM(UNITS, name="lstm"))
-    rows = {row.site: row for row in fs.conversion_report(fs.convert(model)).rows}
-    assert {row.K for row in rows.values()} == {12}
+    assert all(
+        "_k12_scale" in row.parameters for row in fs.conversion_report(fs.convert(model)).rows
+    )
     parameters = fs.convert(model, steps=8).get_layer("lstm").cell.gates["forget"].parameters
     assert "sigmoid_k8_scale" in parameters.name or isinstance(parameters, ChannelParameters)
     # Nothing is known behind inputs of which nothing is known.
