@@ -229,6 +229,8 @@ def test_recurrent_layers_are_unrolled(fmt, masked, tmp_path):
         layers.LSTM(3, go_backwards=True),
         layers.Dense(2),
     ]
+    if fmt == "onnx":
+        pytest.importorskip("tf2onnx")
     snn = fs.convert(
         keras.Sequential([keras.Input((4, 3)), *([layers.Masking()] if masked else []), *parts])
     )
@@ -241,6 +243,8 @@ def test_recurrent_layers_are_unrolled(fmt, masked, tmp_path):
 
 
 def test_recurrent_layers_that_onnx_cannot_have_are_refused_by_name(tmp_path):
+    pytest.importorskip("tf2onnx")
+
     def refused(layer, message, **shape):
         snn = fs.convert(keras.Sequential([keras.Input(**shape), layer]))
         with pytest.raises(fs.ConversionError, match=message):
