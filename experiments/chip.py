@@ -27,7 +27,6 @@ from experiments import results, runner
 from fs_neurons import models
 from fs_neurons.analysis.evaluation import Evaluation, evaluate
 from fs_neurons.data import datasets
-from fs_neurons.files.models import load_model, save_model
 
 FLAGS = flags.FlagValues()
 runner.define_data_flags(FLAGS)
@@ -166,9 +165,10 @@ def calibrated(
 ) -> Conversion:
     """Calibrated to few steps; kept in a file beside the results, as it takes minutes."""
     file = path.with_name(f"{path.stem}_{model.name}_k{steps}_calibrated.keras")
-    if not file.exists():
-        save_model(fs.convert(model, calibration_data=training, steps=steps, **CODED), file)
-    return Conversion("calibrated", steps, load_model(file), training)
+    snn = runner.kept(
+        file, lambda: fs.convert(model, calibration_data=training, steps=steps, **CODED)
+    )
+    return Conversion("calibrated", steps, snn, training)
 
 
 def _quantized(conversion: Conversion, bits: Bits) -> keras.Model:

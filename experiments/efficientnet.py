@@ -37,7 +37,7 @@ from experiments.plotting import ANN, PAPER, SNN, plt, save
 from fs_neurons.data import datasets, imagenet
 from fs_neurons.data.preprocessing import PREPROCESSINGS
 from fs_neurons.files import write_atomically
-from fs_neurons.files.models import load_model, save_model
+from fs_neurons.files.models import load_model
 from fs_neurons.network import trace
 from fs_neurons.network.kinds import ACTIVATION, AFFINE, SUM, applies_activation, kind_of
 
@@ -94,8 +94,9 @@ def main() -> None:
     probe = _probe(model, path.with_name(f"{file.stem}_features")) if FLAGS.probe else None
     content |= {"probe_original": probe(model) if probe else None, "rows": []}
     converted = []
+    kept = f"{file.stem}_k{FLAGS.K}_{FLAGS.calibrate}_calibrated.keras"
     for label in CONVERSIONS if FLAGS.calibrate else list(CONVERSIONS)[:-1]:
-        snn = _converted(model, label, path.with_name(f"{file.stem}_calibrated.keras"))
+        snn = _converted(model, label, path.with_name(kept))
         fingerprint = runner.fingerprint(snn)
         row = rows.get(fingerprint) or {"label": label, "fingerprint": fingerprint}
         content["rows"].append(row)
@@ -162,13 +163,15 @@ def _scaled_up(split: str, count: int, model: keras.Model, first: int = 0) -> np
 
 
 def _converted(model: keras.Model, label: str, calibrated: pathlib.Path) -> keras.Model:
-    """The converted network; the calibrated one is kept in a file, as it takes minutes."""
+    """The converted network; the calibrated one is kept in a file."""
     if label != "calibrated":
         return fs.convert(model, **CONVERSIONS[label])
-    if not calibrated.exists():
+
+    def calibrate() -> keras.Model:
         images = _scaled_up("train", FLAGS.calibrate, model)
-        save_model(fs.convert(model, calibration_data=images, steps=FLAGS.K), calibrated)
-    return load_model(calibrated)
+        return fs.convert(model, calibration_data=images, steps=FLAGS.K)
+
+    return runner.kept(calibrated, calibrate)
 
 
 def _features(model: keras.Model) -> Any:

@@ -32,7 +32,7 @@ from fs_neurons.analysis.evaluation import Evaluation
 from fs_neurons.backend import distribution
 from fs_neurons.data import datasets
 from fs_neurons.files import params_dir
-from fs_neurons.files.models import SUFFIX
+from fs_neurons.files.models import SUFFIX, load_model, save_model
 from fs_neurons.training import CheckpointError
 
 # What bad flags, files and models raise; anything else is a defect and keeps its traceback.
@@ -237,6 +237,13 @@ def path(
 def params_path(folder: str | None, name: str, complete: bool = True) -> pathlib.Path:
     """Folder for networks: the one given, else params/NAME; params/NAME_partial if trained on less than all."""
     return pathlib.Path(folder) if folder else params_dir() / (name + "_partial" * (not complete))
+
+
+def kept(path: pathlib.Path, make: Callable[[], keras.Model]) -> keras.Model:
+    """The network in a file; it is made first where there is none, as that takes minutes."""
+    if not path.exists():
+        save_model(make(), path)
+    return load_model(path)
 
 
 def fingerprint(model: keras.Model, ignored: str = "") -> str:

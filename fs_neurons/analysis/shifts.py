@@ -31,9 +31,8 @@ def additions_of_shifted_sums(coding: Coding) -> int:
         value = waiting.pop()
         for call in coding.graph.consumers.get(value.index, ()):
             product = coding.products.get(call)
-            if (
-                product is not None
-            ):  # its output is spikes of the carrier, with these multiples as weights
+            if product is not None:
+                # What comes out are spikes of the carrier, with these multiples as weights.
                 total += _multiples(value, product.source.op.parameters.d)
             elif not (call.is_site or kind_of(call.op) is kinds.SHIFT):
                 total += _additions(call, value)

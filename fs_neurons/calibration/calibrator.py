@@ -220,12 +220,12 @@ def _side_by_side(
 
 def _correct(call: Call, store: Store, correction: str, refitted: set[Value]) -> None:
     """Corrects a layer; `refitted` has the outputs of those whose weights were fitted."""
-    shape = call.outputs.shape
-    if getattr(call.op, "use_bias", False) and misplaces_bias(call.op, shape[0], shape[-1]):
-        return  # an offset for each channel has no place in it
+    has_offset = offset_of(call.op) is not None
+    if has_offset and misplaces_bias(call.op, call.outputs.shape):
+        return  # it is not one for each channel
     if correction in ("weights", "joint") and refit(call, store):
         refitted.add(call.outputs)
-    elif correction != "none" and offset_of(call.op) is not None:
+    elif correction != "none" and has_offset:
         rescale(call, store, correction != "mean" and call.inputs[0] not in refitted)
 
 

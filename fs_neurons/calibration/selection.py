@@ -97,9 +97,7 @@ def expected_of_family(statistics: SiteStatistics, steps: int) -> Expected | Non
     """
     if not statistics.known or steps not in family_steps(statistics.activation):
         return None
-    return family(statistics.activation, steps).responses.expected(
-        predicted(statistics, further=FAR)
-    )
+    return family(statistics.activation, steps).expected(statistics)
 
 
 def choose(
@@ -135,7 +133,7 @@ def choose(
         return _chosen_ranges(statistics, site.max_value, steps or RELU_STEPS, penalty)
     members = family(site.activation, steps or family_steps(site.activation)[-1])
     if expected is None:
-        expected = members.responses.expected(predicted(statistics, further=FAR))
+        expected = members.expected(statistics)
     penalty = 0.0 if spike_penalty is None else spike_penalty
     sets, index, of_sets = members.choose(expected, statistics, penalty, price)
     parameters: NeuronParameters = sets[0]
@@ -150,6 +148,10 @@ class Family:
 
     members: list[FSParameters]
     responses: Responses
+
+    def expected(self, statistics: SiteStatistics) -> Expected:
+        """What is expected of all members at a site whose statistics are known."""
+        return self.responses.expected(predicted(statistics, further=FAR))
 
     def choose(
         self, expected: Expected, statistics: Weighted, spike_penalty: float, price: float

@@ -265,8 +265,7 @@ class _Plan:
             return f"{target.name!r} has LoRA weights beside its kernel"
         if getattr(target, "quantization_mode", None):
             return f"the weights of {target.name!r} are quantised ({target.quantization_mode})"
-        shape = self.outputs[id(target)].shape
-        if misplaces_bias(target, shape[1], shape[-1]):
+        if misplaces_bias(target, self.outputs[id(target)].shape[1:]):
             return (
                 f"{target.name!r} has channels first, and Keras would add its bias along the width, which has as"
                 " many entries or is unknown"

@@ -6,7 +6,7 @@ Nodes: a functional model records each symbolic call of an operation as a node w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -103,18 +103,18 @@ def without_quantization(policy: Any) -> Any:
     return name.rpartition("_from_")[2] if isinstance(name, str) and "_from_" in name else policy
 
 
-def misplaces_bias(layer: Any, channels: int, width: int | None) -> bool:
+def misplaces_bias(layer: Any, shape: Sequence[int | None]) -> bool:
     """Whether Keras adds the bias of a layer along the last axis of its outputs, though channels come first.
 
     On TensorFlow, `keras.ops.add` takes a bias for one of the last axis wherever that has as many entries as
     there are channels; it may do so where the size is unknown.
 
     Args:
-        layer: convolutional.
-        channels, width: sizes of its outputs along the first and the last axis of an image.
+        layer: of any kind.
+        shape: of its outputs, without the batch.
     """
     first = getattr(layer, "data_format", None) == "channels_first"
-    return first and keras.backend.backend() == "tensorflow" and width in (None, channels)
+    return first and keras.backend.backend() == "tensorflow" and shape[-1] in (None, shape[0])
 
 
 def patch_tf2onnx() -> None:

@@ -83,9 +83,8 @@ class Unrolled:
             )
         zeros = layer.get_initial_state(1)
         if not states:
-            first = sequences[
-                :, -1 if layer.go_backwards else 0
-            ]  # not all of them, which may come later
+            # Of one step alone: the others may come later.
+            first = sequences[:, -1 if layer.go_backwards else 0]
             states = [InitialState(tuple(x.shape[1:]))(first) for x in keras.tree.flatten(zeros)]
         states = keras.tree.pack_sequence_as(zeros, states)
         stacked = isinstance(layer.cell, layers.StackedRNNCells)

@@ -206,3 +206,13 @@ def test_statistics_choose_sets_unit_by_unit():
     assert {s.source for s in input_statistics(model)} == {"assumed input"}
     parameters = fs.convert(model).get_layer("lstm").cell.gates["forget"].parameters
     assert parameters.name == "sigmoid_k12"
+
+
+def test_a_kept_layer_that_gives_its_states_stays_as_it_is():
+    inputs = keras.Input((STEPS, FEATURES))
+    outputs = layers.GRU(UNITS, return_state=True, name="gru")(inputs)
+    x = layers.Dense(6, activation="relu")(layers.Concatenate()(outputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    snn = fs.convert(model, keep_layers=["gru"], calibration_data=sequences(), steps=6)
+    for a, b in zip(model.layers[1].get_weights(), snn.layers[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -84,7 +84,7 @@ def test_probe_and_calibration(folder, cifar10_dir, monkeypatch):
     content = results.read_json(folder / "results" / "small.json")
     assert content["probe_images"] == [110, 20]
     assert content["rows"][3]["label"] == "calibrated"
-    assert (folder / "results" / "small_calibrated.keras").exists()
+    assert (folder / "results" / "small_k8_16_calibrated.keras").exists()
     assert all(0 <= row["probe"] <= 100 for row in content["rows"])
     # Four features per image, a file for each hundred; the probe is fitted to those of the original.
     parts = sorted((folder / "results" / "small_features").glob("*/train_*.npy"))

@@ -156,7 +156,7 @@ def test_a_bias_is_added_along_the_channels_unless_it_is_said_not_to_be(width):
     x = np.random.default_rng(0).normal(size=(2, 4, 5, width)).astype(np.float32)
     bias = np.arange(4, dtype=np.float32)[:, None, None]
     added = ops.convert_to_numpy(ops.add(x, bias[None]))
-    if not internals.misplaces_bias(layer, 4, width):
+    if not internals.misplaces_bias(layer, x.shape[1:]):
         np.testing.assert_array_equal(added, x + bias)
-    assert not internals.misplaces_bias(layer, 4, 3)
-    assert not internals.misplaces_bias(layers.Conv2D(4, 1), 4, 4)
+    assert not internals.misplaces_bias(layer, (4, 5, 3))
+    assert not internals.misplaces_bias(layers.Conv2D(4, 1), (4, 5, 4))
