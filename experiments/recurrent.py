@@ -236,15 +236,15 @@ def plot(rows: list[dict[str, Any]], lengths: list[dict[str, Any]]) -> plt.Figur
         of_network = [row for row in lengths if row["network"] == name]
         right.plot(
             [row["mean_length"] for row in of_network], [row["error"] for row in of_network], "o-",
-            color=color, markersize=4, label=name,
+            color=color, markersize=4, label=runner.title(name),
         )  # fmt: skip
     left.set(
         xlabel="time steps K",
         ylabel="test accuracy (%)",
-        title="dashed: the original; triangles: calibrated; crosses: sparse",
     )
+    left.set_title("dashed: original; triangles: calibrated; crosses: sparse", fontsize=8)
     right.set(
-        xlabel="steps of the sequence", ylabel="error / standard deviation of the outputs",
+        xlabel="steps of the sequence", ylabel="error / deviation of the outputs",
         title=f"K = {SHOWN[0]}",
     )  # fmt: skip
     right.set_ylim(bottom=0)
