@@ -19,6 +19,8 @@ from hypothesis import reject
 from hypothesis import strategies as st
 from keras import layers, ops
 
+from fs_neurons.backend import layer_by_layer
+
 # Name in a call of keras.activations, options: with a set for each of them.
 ACTIVATIONS = [
     "relu", "relu6", "silu", "sigmoid", "tanh", "gelu", "elu", "selu", "softplus", "softsign",
@@ -313,6 +315,8 @@ def networks(draw: Callable[[Any], Any]) -> Network:
     inputs = arrays if len(arrays) > 1 else arrays[0]
     try:
         model(inputs, training=False)
+        with layer_by_layer():
+            model(inputs, training=False)
     except Exception:  # what the backend can't run, such as some convolutions with channels first
         reject()
     return Network(model, inputs)

@@ -23,6 +23,7 @@ def assert_no_multiplication(snn, images):
     return result
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:outside what their parameters cover")
 @pytest.mark.parametrize("name", ["resnet8", "se_resnet8_swish"])
 def test_trained_networks(name):
