@@ -13,7 +13,7 @@ from tabulate import tabulate
 from fs_neurons.layers import SiteRecord, collect_records, shapes_only
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.keras_internals import input_structure, output_spec
-from fs_neurons.network.recurrent import fs_gates, is_recurrent
+from fs_neurons.network.recurrent import fs_gates, is_recurrent, outer_axes
 from fs_neurons.network.sites import find_sites, unseen_layers
 from fs_neurons.network.structure import named_calls
 
@@ -105,22 +105,34 @@ def conversion_report(model: keras.Model) -> ConversionReport:
     records = trace_sites(model)
     if not records:
         raise ConversionError(f"model {model.name!r} has no FS layer: convert it first")
-    names = collections.defaultdict[int, collections.deque[str]](collections.deque)
-    for name, op in named_calls(model):
-        names[id(op)].append(name)
+    # Name of each call of a layer, and the axes that TimeDistributed takes apart before it calls it.
+    calls = collections.defaultdict[int, collections.deque[tuple[str, tuple[int | None, ...]]]](
+        collections.deque
+    )
+    for name, node in named_calls(model):
+        op = node.operation
+        calls[id(op)].append((name, ()))
         for path, gate in fs_gates(op) if is_recurrent(op) else ():
-            names[id(gate)].append(f"{name}/{path}")
+            outer = tuple(node.input_tensors[0].shape[1 : 1 + outer_axes(op)])
+            calls[id(gate)].append((f"{name}/{path}", outer))
+    total = collections.Counter(id(record.layer) for record in records)
+    often = {key: total[key] // len(found) for key, found in calls.items()}
+    times = collections.Counter[int]()
     rows = []
     for record in records:
-        shape = record.shape[1:]
+        layer, key = record.layer, id(record.layer)
+        # An FS layer inside of a layer with a call() of its own is not in the graph.
+        waiting = calls[key] or [(layer.name, ())]
+        name, outer = waiting[0]
+        times[key] += 1
+        if times[key] < (often[key] if None in outer else math.prod(outer)):
+            continue  # of the same neurons' row
+        times[key] = 0
+        if len(waiting) > 1:
+            calls[key].popleft()
+        shape = (*outer, *record.shape[1:])
         known = [size for size in shape if size is not None]
         neurons = math.prod(known) if len(known) == len(shape) else None
-        layer = record.layer
-        # An FS layer inside of a layer with a call() of its own is not in the graph.
-        found = names[id(layer)]
-        name = found[0] if found else layer.name
-        if len(found) > 1:  # TimeDistributed calls what is inside of it several times
-            found.popleft()
         activation = layer.activation_name or "?"
         rows.append(ReportRow(name, activation, layer.parameters.name, shape, neurons, layer.note))
     for site in find_sites(model):

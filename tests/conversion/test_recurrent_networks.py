@@ -311,35 +311,6 @@ def test_a_mask_goes_through_several_layers():
     assert {site.inputs.count // site.neurons for site in result.layers} == {17}
 
 
-def test_time_distributed_recurrent_layers(tmp_path):
-    x = sequences(5, (2, STEPS, FEATURES))
-    layer = layers.TimeDistributed(layers.Bidirectional(layers.LSTM(3)), name="each")
-    model = network(layer, layers.Flatten(), layers.Dense(2), shape=x.shape[1:])
-    assert fs.verify(model, x) < 1e-6
-    snn = fs.convert(model)
-    assert {row.site for row in fs.conversion_report(snn).rows} == {
-        f"each/{way}/{gate}"
-        for way in ("forward", "backward")
-        for gate in ("input", "forget", "candidate", "output", "cell")
-    }
-    with record_spikes() as records:
-        outputs = numpy_of(snn(x))[0]
-    assert len(records) == 2 * STEPS * 10
-    np.testing.assert_allclose(numpy_of(snn(x))[0], outputs, atol=1e-6)
-    # As the layer itself does, sequence by sequence.
-    alone = fs.convert(network(layers.Bidirectional(layers.LSTM(3))))
-    alone.set_weights(snn.get_weights()[: len(alone.get_weights())])
-    expected = np.concatenate([numpy_of(alone(x[:, i]))[0] for i in range(2)], axis=1)
-    dense = snn.layers[-1]
-    np.testing.assert_allclose(numpy_of(dense(expected))[0], outputs, atol=1e-5)
-    snn.save(tmp_path / "snn.keras")
-    loaded = keras.models.load_model(tmp_path / "snn.keras")
-    np.testing.assert_allclose(numpy_of(loaded(x))[0], outputs, atol=1e-6)
-    for tool in (fs.profile, fs.simulate):
-        with pytest.raises(fs.ConversionError, match=r"'each' .*can't be taken apart"):
-            tool(snn, x)
-
-
 def test_only_a_simple_network_needs_no_multiplier():
     options = {"digital": "none", "input_bits": 8, "input_range": (-4, 4)}
     for layer in (layers.LSTM, layers.GRU):
