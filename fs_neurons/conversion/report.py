@@ -31,7 +31,7 @@ class ReportRow:
             into" for Lambda layers and others with a call() of their own, which may apply activations.
         shape: of one image; None where nothing was converted.
         neurons: of one image; None if a size is unknown. Gates of a recurrent layer are the same neurons at every
-            step of the sequence.
+            step of the sequence, and others for each entry of the axis of TimeDistributed.
         reason: why an activation was kept, if that is known; or a note on the choice of the parameters.
     """
 
@@ -124,9 +124,10 @@ def conversion_report(model: keras.Model) -> ConversionReport:
         # An FS layer inside of a layer with a call() of its own is not in the graph.
         waiting = calls[key] or [(layer.name, ())]
         name, outer = waiting[0]
+        sizes = [size for size in outer if size is not None]
         times[key] += 1
-        if times[key] < (often[key] if None in outer else math.prod(outer)):
-            continue  # of the same neurons' row
+        if times[key] < (math.prod(sizes) if len(sizes) == len(outer) else often[key]):
+            continue  # a row for all of them
         times[key] = 0
         if len(waiting) > 1:
             calls[key].popleft()
