@@ -98,7 +98,9 @@ def lstm_by_hand(layer, x, present):
     return {f"each/{name}": count for name, count in spikes.items()}, nearest
 
 
-@pytest.mark.parametrize("masked", [False, pytest.param(True, marks=with_masks)])
+@pytest.mark.parametrize(
+    "masked", [pytest.param(False, marks=pytest.mark.long), pytest.param(True, marks=with_masks)]
+)
 def test_spikes_of_every_gate_counted_by_hand(masked):
     model = network(layers.TimeDistributed(layers.LSTM(UNITS), name="each"), masked=masked)
     rng = np.random.default_rng(2)
@@ -137,7 +139,12 @@ def each_by_itself(layer, x):
     return ops.stack([layer(x[:, i]) for i in range(OUTER)], axis=1)
 
 
-@pytest.mark.parametrize("name", FORMS)
+LONG = ("both ways", "stack", "convolution")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in FORMS]
+)
 def test_as_the_layer_applied_to_each_outer_step_by_itself(name):
     shape = SHAPES.get(name, (OUTER, 3, FEATURES))
     x = sequences(shape=shape)
