@@ -204,6 +204,7 @@ def short_refinement(monkeypatch):
 
 @pytest.fixture
 def cifar10_dir():
+    pytest.importorskip("tensorflow_datasets", reason="CIFAR-10 is read with it")
     for folder in (os.environ.get("TFDS_DATA_DIR"), ROOT.parent / "shared" / "tensorflow_datasets"):
         if folder and (pathlib.Path(folder) / "cifar10").is_dir():
             return str(folder)
