@@ -57,6 +57,7 @@ FORMS = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:fitted a set of 12 steps to double_tanh")
 @pytest.mark.parametrize(
     ("name", "masked"),
     [
@@ -166,6 +167,8 @@ ANALYSED = {
 }  # fmt: skip
 
 
+# A Flatten behind masked steps is what some of them have.
+@pytest.mark.filterwarnings("ignore:Layer 'flatten:UserWarning")
 @with_masks
 @pytest.mark.parametrize("name", ANALYSED)
 def test_profile_counts_every_gate_at_every_step_that_is_not_masked(name):
