@@ -82,8 +82,10 @@ class Family:
 WIDE = Shape("", (-8.0, 12.0), 0.0, 2.5)
 # Of channels that are mostly negative, or mostly positive.
 LOW, HIGH = Shape("_low", (-8.0, 4.0), -3.0, 2.0), Shape("_high", (-2.0, 12.0), 5.0, 2.5)
-# Of channels that rarely meet inputs far above all others.
+# Of channels that rarely meet inputs far above all others: as wide as WIDE, mostly negative, or narrower.
 FAR = Shape("_far", (-8.0, 96.0), 0.0, 2.5, (-8.0, 12.0))
+FAR_LOW = Shape("_far_low", (-8.0, 96.0), -3.0, 2.0, (-8.0, 4.0))
+FAR_NEAR = Shape("_far_near", (-8.0, 96.0), 0.0, 1.5, (-5.0, 6.0))
 SYMMETRIC = Shape("", (-8.0, 8.0), 0.0, 2.5)
 
 # Small scales have large errors and take many spikes, large ones (nearly ReLU) the opposite.
@@ -91,29 +93,33 @@ SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 OF_WIDE = (2.4e-3, 2.4e-3, 5e-4, 3e-4, 1.6e-4, 6e-5, 6e-5, 6e-5)
 OF_LOW = (1e-3, 6e-4, 3e-4, 8e-5, 4e-5)
 OF_FAR = OF_WIDE[:5]
+OF_FAR_LOW, OF_FAR_NEAR = OF_LOW[:4], OF_WIDE[:3]
 OF_HIGH = (1e-3, 1e-3, 5e-4, 3e-4, 1.6e-4)
 OF_GELU = (3.2e-3, 2.4e-3, 1e-3, 6e-4, 3.2e-4, 1.2e-4, 1.2e-4, 1.2e-4)
 
 
-def _silu(K: int, factor: float) -> Family:
-    """Members with few spikes, and with more spikes and smaller errors."""
+def _silu(K: int, factor: float, finest: dict[Shape, tuple[float, ...]] | None = None) -> Family:
+    """Members with few spikes, and with more spikes and smaller errors; the latter alone of the shapes in `finest`."""
 
-    def by_scale(penalties: tuple[float, ...]) -> dict[float, tuple[float, ...]]:
+    def by_scale(
+        penalties: tuple[float, ...], shares: tuple[float, ...]
+    ) -> dict[float, tuple[float, ...]]:
         return {
-            scale: (factor * penalty, factor * penalty / 8)
+            scale: tuple(factor * penalty * share for share in shares)
             for scale, penalty in zip(SCALES, penalties, strict=False)
         }
 
-    shapes = {
-        WIDE: by_scale(OF_WIDE), LOW: by_scale(OF_LOW), HIGH: by_scale(OF_HIGH), FAR: by_scale(OF_FAR),
-    }  # fmt: skip
-    return Family("silu", K, shapes)
+    shapes = {WIDE: OF_WIDE, LOW: OF_LOW, HIGH: OF_HIGH, FAR: OF_FAR}
+    members = {shape: by_scale(penalties, (1.0, 1 / 8)) for shape, penalties in shapes.items()}
+    for shape, penalties in (finest or {}).items():
+        members[shape] = by_scale(penalties, (1 / 8, 1 / 64))
+    return Family("silu", K, members)
 
 
 FAMILIES = {
     f"{family.activation}_k{family.K}": family
     for family in (
-        _silu(16, 1.0),
+        _silu(16, 1.0, {FAR_LOW: OF_FAR_LOW, FAR_NEAR: OF_FAR_NEAR}),
         _silu(12, 2.0),
         _silu(8, 5.0),
         Family(

@@ -36,10 +36,10 @@ RELU_STEPS = 8
 RELU_PENALTY = 2e-3
 # Expected spikes per neuron, on average over the sites whose sets come from families; and the prices among which the one
 # that gives them is searched.
-SPIKES = 1.85
+SPIKES = 1.83
 PRICES, ROUNDS = (1e-12, 1e6), 40
 # Members of a family per site, and how much of its cost a further one has to save.
-MOST_MEMBERS, LEAST_GAIN = 12, 0.002
+MOST_MEMBERS, LEAST_GAIN = 24, 0.0003
 # Of the square of a channel's mean error, on top of its part in the squared error: it is the same everywhere, and
 # does not average out.
 BIAS_WEIGHT = 20.0
