@@ -48,12 +48,12 @@ CODED: dict[str, Any] = {
 
 
 class Conversion(NamedTuple):
-    """A converted network; `data` is what it was calibrated on, for its integers to be fitted to."""
+    """A converted network; its integers are fitted to `data`, training images without labels."""
 
     sets: str
     K: int
     snn: keras.Model
-    data: np.ndarray | None = None
+    data: np.ndarray
 
 
 class Bits(NamedTuple):
@@ -72,7 +72,7 @@ def main() -> None:
     written: list[dict[str, Any]] = []
     for name in networks:
         model = runner.pretrained(name, data.name)
-        snns = [converted(model, FLAGS.K)]
+        snns = [converted(model, FLAGS.K, training)]
         if FLAGS.steps and not has_gates(model):
             snns.append(calibrated(model, FLAGS.steps, training, path))
         written += measure(model, snns, bits, data, path, FLAGS.batch_size, FLAGS.profiled)
@@ -149,11 +149,13 @@ def _key(row: Any) -> tuple[Any, ...]:
     return tuple(row[key] for key in ("network", "sets", "K", "weight_bits", "parameter_bits"))
 
 
-def converted(model: keras.Model, K: int) -> Conversion:
+def converted(model: keras.Model, K: int, training: np.ndarray) -> Conversion:
     """Everything a spike: FS-ReLU of K steps; for Swish and gates the sets that conversion takes by itself."""
     if has_gates(model):
-        return Conversion("chosen", SWISH_STEPS, fs.convert(model, steps=SWISH_STEPS, **CODED))
-    return Conversion("FS-ReLU", K, fs.convert(model, relu=fs.relu_parameters(K, 25.0), **CODED))
+        snn = fs.convert(model, steps=SWISH_STEPS, **CODED)
+        return Conversion("chosen", SWISH_STEPS, snn, training)
+    snn = fs.convert(model, relu=fs.relu_parameters(K, 25.0), **CODED)
+    return Conversion("FS-ReLU", K, snn, training)
 
 
 def has_gates(model: keras.Model) -> bool:

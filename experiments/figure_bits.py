@@ -43,13 +43,14 @@ def main() -> None:
     for name in NETWORKS[data.name]:
         model = runner.pretrained(name, data.name)
         bits = [Bits(), *(Bits(n, chip.PARAMETER_BITS) for n in WEIGHT_BITS)]
-        snns = [chip.converted(model, K)]
+        snns = [chip.converted(model, K, training)]
         if not chip.has_gates(model):
             snns.append(chip.calibrated(model, STEPS, training, path))
         rows += chip.measure(model, snns, bits, data, path, FLAGS.batch_size)
         for Q in PARAMETER_BITS if chip.has_gates(model) else ():
             sets = f"swish_k16_q{Q}"
-            few = Conversion(sets, 16, fs.convert(model, swish=sets, **chip.CODED))
+            snn = fs.convert(model, swish=sets, **chip.CODED)
+            few = Conversion(sets, 16, snn, training)
             rows += chip.measure(model, [few], [Bits(8, Q)], data, path, FLAGS.batch_size)
     content = {**runner.provenance(data), "rows": rows}
     results.write_json(path, content)
