@@ -40,7 +40,8 @@ flags.DEFINE_integer("profiled", 100, "Images of the profile.", lower_bound=1, f
 
 INPUT_BITS, CALIBRATION_IMAGES = 8, 500
 PARAMETER_BITS = 8
-SWISH_STEPS = 16
+# The sets that conversion takes by itself reach further than d of 8 bits is fine.
+SWISH, SWISH_STEPS = "swish_k16", 16
 # The range is one of standardised images: few pixels leave it.
 CODED: dict[str, Any] = {
     "input_bits": INPUT_BITS, "input_range": (-3.0, 3.0), "digital": "none",
@@ -48,12 +49,12 @@ CODED: dict[str, Any] = {
 
 
 class Conversion(NamedTuple):
-    """A converted network; its integers are fitted to `data`, training images without labels."""
+    """A converted network; its integers are fitted to `data`, training images without labels, if there are any."""
 
     sets: str
     K: int
     snn: keras.Model
-    data: np.ndarray
+    data: np.ndarray | None = None
 
 
 class Bits(NamedTuple):
@@ -150,10 +151,9 @@ def _key(row: Any) -> tuple[Any, ...]:
 
 
 def converted(model: keras.Model, K: int, training: np.ndarray) -> Conversion:
-    """Everything a spike: FS-ReLU of K steps; for Swish and gates the sets that conversion takes by itself."""
+    """Everything a spike: FS-ReLU of K steps; one set for Swish, and for gates what conversion takes by itself."""
     if has_gates(model):
-        snn = fs.convert(model, steps=SWISH_STEPS, **CODED)
-        return Conversion("chosen", SWISH_STEPS, snn, training)
+        return Conversion(SWISH, SWISH_STEPS, fs.convert(model, swish=SWISH, **CODED))
     snn = fs.convert(model, relu=fs.relu_parameters(K, 25.0), **CODED)
     return Conversion("FS-ReLU", K, snn, training)
 
