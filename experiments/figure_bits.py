@@ -79,7 +79,7 @@ def main() -> None:
 def _draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True, layout="constrained")
     quantised = [row for row in rows if row["weight_bits"]]
-    few = [row for row in quantised if row["sets"].startswith("swish")]
+    few = [row for row in quantised if row["sets"].startswith(f"{chip.SWISH}_q")]
     curves = dict.fromkeys((row["network"], row["K"]) for row in quantised)
     for colour, (name, steps) in zip(COLOURS, curves, strict=False):
         style = {"ms": 4, "color": colour, "label": f"{runner.title(name)}, K = {steps}"}
