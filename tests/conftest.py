@@ -18,10 +18,33 @@ import keras
 import numpy as np
 import pytest
 from absl import app, flags
+from keras import ops
 
 import fs_neurons as fs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def compute_in_float32():
+    """On a GPU too, where products of matrices and convolutions round to TensorFloat-32 by default, and sum up
+    gradients in any order."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")
+    elif backend == "torch":
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+    else:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+compute_in_float32()
 
 
 def pytest_addoption(parser):
@@ -96,11 +119,11 @@ def plain_loop(x, parameters):
 def simulated(snn, images, atol=1e-5):
     """`simulate`, whose outputs, and the spikes of every site, have to be those of the network."""
     result = fs.simulate(snn, images)
-    np.testing.assert_allclose(result.outputs, np.asarray(snn(images)), atol=atol)
+    np.testing.assert_allclose(result.outputs, ops.convert_to_numpy(snn(images)), atol=atol)
     with fs.record_spikes() as records:
         snn(images)
     for site, record in zip(result.sites, records, strict=True):
-        np.testing.assert_array_equal(site.spikes, np.asarray(record.spikes))
+        np.testing.assert_array_equal(site.spikes, ops.convert_to_numpy(record.spikes))
     return result
 
 
@@ -149,7 +172,7 @@ def gradient(function, *values):
         import torch
 
         with torch.enable_grad():
-            tensors = [torch.tensor(v, requires_grad=True) for v in values]
+            tensors = [ops.convert_to_tensor(v).requires_grad_() for v in values]
             function(*tensors).sum().backward()
         return [tensor.grad for tensor in tensors]
     import tensorflow as tf
@@ -181,6 +204,7 @@ def short_refinement(monkeypatch):
 
 @pytest.fixture
 def cifar10_dir():
+    pytest.importorskip("tensorflow_datasets", reason="CIFAR-10 is read with it")
     for folder in (os.environ.get("TFDS_DATA_DIR"), ROOT.parent / "shared" / "tensorflow_datasets"):
         if folder and (pathlib.Path(folder) / "cifar10").is_dir():
             return str(folder)

@@ -21,7 +21,7 @@ from keras import ops
 from tabulate import tabulate
 
 from fs_neurons.analysis.twin import Pair, paired
-from fs_neurons.backend import compiled
+from fs_neurons.backend import as_numpy, compiled
 from fs_neurons.data.batches import Batches
 from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.errors import ConversionError
@@ -276,7 +276,7 @@ def _accuracies(
                 " errors of the outputs are compared"
             )
         return [None] * (2 + sites)
-    truth = ann[0].argmax(-1) if labels is None else np.asarray(labels)
+    truth = ann[0].argmax(-1) if labels is None else as_numpy(labels)
     if truth.shape != (len(ann[0]),):
         raise ValueError(f"labels have shape {truth.shape}, for {len(ann[0])} images")
     predictions = [ann[0].argmax(-1), spiking[0].argmax(-1), *np.concatenate(alone, axis=1)]

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from fs_neurons.backend import as_numpy
 from fs_neurons.backend.distribution import ONE, Distribution
 from fs_neurons.data.batches import filled, iterated
 from fs_neurons.data.datasets import Dataset, standardise
@@ -137,7 +138,7 @@ def _labelled_batches(
                     f"batch {number} is {type(batch).__name__}, not (images, labels): give labels=...,"
                     " or an iterable of such batches"
                 )
-            yield keras.tree.map_structure(np.asarray, batch[0]), _classes(batch[0], batch[1])
+            yield keras.tree.map_structure(as_numpy, batch[0]), _classes(batch[0], batch[1])
         return
     count = _count(images)
     labels = _classes(images, labels)
@@ -145,11 +146,11 @@ def _labelled_batches(
         raise ValueError(f"nothing to do: {count} images in batches of {batch_size}")
     for start in range(0, count, batch_size):
         part = slice(start, start + batch_size)
-        yield keras.tree.map_structure(lambda x: np.asarray(x[part]), images), labels[part]  # noqa: B023
+        yield keras.tree.map_structure(lambda x: as_numpy(x[part]), images), labels[part]  # noqa: B023
 
 
 def _classes(images: Any, labels: Any) -> np.ndarray:
-    classes = np.asarray(labels)
+    classes = as_numpy(labels)
     if classes.shape != (_count(images),):
         raise ValueError(
             f"labels must be the class of each image, shape ({_count(images)},); theirs is {classes.shape}"

@@ -15,7 +15,7 @@ class LayerProfile:
     """One site: a call of an FS layer. Counts are over all images and neurons.
 
     A gate of a recurrent layer is one site, whose neurons work at every step of a sequence: counts and statistics are
-    over all steps that are not masked.
+    over all steps that are not masked. Inside of TimeDistributed it has neurons for each entry of that layer's axis.
 
     Attributes:
         name: of the FS layer, after the models that it is nested in.

@@ -151,7 +151,7 @@ class SiteCollector(SpikeCounter):
 
 
 def finished_sites(collectors: Sequence[SiteCollector]) -> tuple[LayerProfile, ...]:
-    """The profile of each site, of a gate of a recurrent layer over all steps of its sequence.
+    """The profile of each site, of a gate of a recurrent layer over all steps of its sequence, or sequences.
 
     Raises:
         ValueError: a gate at which all steps of all sequences are masked.
@@ -159,7 +159,7 @@ def finished_sites(collectors: Sequence[SiteCollector]) -> tuple[LayerProfile, .
     sites: dict[Any, list[SiteCollector]] = {}
     for collector in collectors:
         call = collector.call
-        key = (call.name, id(call.op)) if call.in_sequence else id(collector)
+        key = id(collector) if call.sequence is None else call.place
         sites.setdefault(key, []).append(collector)
     return tuple(_finished(steps) for steps in sites.values())
 
@@ -171,18 +171,22 @@ def _finished(steps: list[SiteCollector]) -> LayerProfile:
     if not inputs:
         raise ValueError(f"all steps of all sequences are masked at {first.call.name!r}")
     smallest, largest = zip(*(step.ends for step in steps), strict=True)
+    sequences = {step.call.sequence for step in steps} - {None}
+    # Neurons of their own at each place along the axes of TimeDistributed.
+    entries = zip(*(sequence.entry for sequence in sequences if sequence), strict=True)
+    outer = tuple(1 + max(places) for places in entries)
     return LayerProfile(
         name=first.call.name,
         activation=layer.activation_name or "?",
         parameters=layer.parameters,
-        shape=first.shape,
+        shape=(*outer, *first.shape),
         images=first.images,
         total_spikes=sum(step.spikes for step in steps),
         **{name: sum(step.counts[name] for step in steps) for name in first.counts},
         synaptic_operations=sum(step.operations for step in steps),
         fan_out=(min(smallest), max(largest)),
         inputs=functools.reduce(InputStatistics.merged, inputs),
-        steps=len(steps) if first.call.in_sequence else None,
+        steps=len(steps) // len(sequences) if sequences else None,
     )
 
 

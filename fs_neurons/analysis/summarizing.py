@@ -18,7 +18,7 @@ from tabulate import tabulate
 from fs_neurons.analysis.comparison import are_scores
 from fs_neurons.analysis.profiling import measured, range_advice, share_outside, sites_outside
 from fs_neurons.analysis.results import Profile
-from fs_neurons.backend import compiled
+from fs_neurons.backend import as_numpy, compiled
 from fs_neurons.conversion import ConversionReport, conversion_report
 from fs_neurons.data.batches import Batches
 from fs_neurons.network.activations import is_element_wise
@@ -207,7 +207,7 @@ def _accuracies(
             "labels are for networks with one output of shape (images, classes); without them, the errors"
             " of the outputs are compared"
         )
-    truth = np.asarray(labels)
+    truth = as_numpy(labels)
     if truth.shape != (images,):
         raise ValueError(
             f"labels must be the class of each image, shape ({images},); theirs is {truth.shape}"

@@ -85,7 +85,7 @@ def paired(model: keras.Model, snn: keras.Model, inputs: Any = None) -> Pair:
         )
     steps: dict[Any, list[tuple[Call, Call]]] = {}
     for i, call in sites.items():
-        key = (call.name, id(call.op)) if call.in_sequence else i
+        key = i if call.sequence is None else call.place
         steps.setdefault(key, []).append((probes[i], call))
     return Pair(original, spiking, tuple(map(tuple, steps.values())))
 

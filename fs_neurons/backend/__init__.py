@@ -2,6 +2,7 @@
 
 from fs_neurons.backend.kernels import (
     Padding,
+    as_numpy,
     bincount,
     compiled,
     element_wise,
@@ -19,6 +20,7 @@ from fs_neurons.backend.kernels import (
 
 __all__ = [
     "Padding",
+    "as_numpy",
     "bincount",
     "compiled",
     "element_wise",

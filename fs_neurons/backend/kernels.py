@@ -347,6 +347,11 @@ def gather(table: Any, indices: Any) -> Any:
     return keras.ops.take(keras.ops.convert_to_tensor(table), indices, axis=0)
 
 
+def as_numpy(x: Any) -> np.ndarray:
+    """An array, a tensor on any device or a list of numbers as a numpy array; arrays are not copied."""
+    return np.asarray(keras.ops.convert_to_numpy(x) if keras.ops.is_tensor(x) else x)
+
+
 def outlived_its_trace(x: Any) -> bool:
     """Whether x is a symbolic tensor of a function whose tracing has ended, so that it will never have a value."""
     backend = keras.backend.backend()

@@ -104,7 +104,8 @@ class Propagation:
         if graph is None:
             return None
         (x,) = graph.inputs
-        self._repeats.update(dict.fromkeys(sites.values(), call.inputs[0].shape[0] / x.shape[0]))
+        repeats = math.prod(call.inputs[0].shape) / math.prod(x.shape)
+        self._repeats.update(dict.fromkeys(sites.values(), repeats))
         self.of[x] = inputs[0]
         for step in graph.calls:
             self.run(step)

@@ -20,7 +20,7 @@ from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.graph import Graph, trace
 from fs_neurons.network.kinds import kind_of
-from fs_neurons.network.recurrent import copy_all_weights, gated_clone, rnns
+from fs_neurons.network.recurrent import copy_all_weights, gated_clone, outer_axes, rnns
 from fs_neurons.network.sequences import InitialState
 from fs_neurons.network.sites import Site
 from fs_neurons.network.unrolling import Unrolled, is_unrollable
@@ -57,8 +57,10 @@ def steps_of(call: Call, sites: dict[str, Site]) -> Graph | None:
         None where the layer can't be unrolled.
     """
     layer, sequences = call.op, call.inputs[0]
-    steps = min(sequences.shape[0], MOST_STEPS)
-    x = Value(0, (steps, *sequences.shape[1:]), sequences.dtype)
+    # What TimeDistributed takes apart is alike.
+    outer = outer_axes(layer)
+    steps, *shape = sequences.shape[outer:]
+    x = Value(0, (*(1,) * outer, min(steps, MOST_STEPS), *shape), sequences.dtype)
     if any(part.stateful for part in rnns(layer)):
         return None
     try:

@@ -38,6 +38,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from fs_neurons.backend import as_numpy
 from fs_neurons.conversion.folding import fold
 from fs_neurons.conversion.nir_kernels import (
     channels_first,
@@ -134,7 +135,7 @@ class _Writer(Nodes):
         depth = int(self.coding.windows[outputs[0].index])
         metadata = {"fs_neurons": VERSION, "K": self.K, "windows": depth + 1}
         if images is not None:
-            images = np.asarray(images)
+            images = as_numpy(images)
             events, output.metadata["scores"] = spikes_of(self.network, self.structure, images)
             for value, spikes in events.items():
                 self.nodes[self.terms[value][0].node].metadata["spikes"] = spikes

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from fs_neurons.layers import SiteRecord, collect_records, shapes_only
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.keras_internals import input_structure, output_spec
-from fs_neurons.network.recurrent import fs_gates, is_recurrent
+from fs_neurons.network.recurrent import fs_gates, is_recurrent, outer_axes
 from fs_neurons.network.sites import find_sites, unseen_layers
 from fs_neurons.network.structure import named_calls
 
@@ -31,7 +31,7 @@ class ReportRow:
             into" for Lambda layers and others with a call() of their own, which may apply activations.
         shape: of one image; None where nothing was converted.
         neurons: of one image; None if a size is unknown. Gates of a recurrent layer are the same neurons at every
-            step of the sequence.
+            step of the sequence, and others for each entry of the axis of TimeDistributed.
         reason: why an activation was kept, if that is known; or a note on the choice of the parameters.
     """
 
@@ -105,22 +105,35 @@ def conversion_report(model: keras.Model) -> ConversionReport:
     records = trace_sites(model)
     if not records:
         raise ConversionError(f"model {model.name!r} has no FS layer: convert it first")
-    names = collections.defaultdict[int, collections.deque[str]](collections.deque)
-    for name, op in named_calls(model):
-        names[id(op)].append(name)
+    # Name of each call of a layer, and the axes that TimeDistributed takes apart before it calls it.
+    calls = collections.defaultdict[int, collections.deque[tuple[str, tuple[int | None, ...]]]](
+        collections.deque
+    )
+    for name, node in named_calls(model):
+        op = node.operation
+        calls[id(op)].append((name, ()))
         for path, gate in fs_gates(op) if is_recurrent(op) else ():
-            names[id(gate)].append(f"{name}/{path}")
+            outer = tuple(node.input_tensors[0].shape[1 : 1 + outer_axes(op)])
+            calls[id(gate)].append((f"{name}/{path}", outer))
+    total = collections.Counter(id(record.layer) for record in records)
+    often = {key: total[key] // len(found) for key, found in calls.items()}
+    times = collections.Counter[int]()
     rows = []
     for record in records:
-        shape = record.shape[1:]
+        layer, key = record.layer, id(record.layer)
+        # An FS layer inside of a layer with a call() of its own is not in the graph.
+        waiting = calls[key] or [(layer.name, ())]
+        name, outer = waiting[0]
+        sizes = [size for size in outer if size is not None]
+        times[key] += 1
+        if times[key] < (math.prod(sizes) if len(sizes) == len(outer) else often[key]):
+            continue  # a row for all of them
+        times[key] = 0
+        if len(waiting) > 1:
+            calls[key].popleft()
+        shape = (*outer, *record.shape[1:])
         known = [size for size in shape if size is not None]
         neurons = math.prod(known) if len(known) == len(shape) else None
-        layer = record.layer
-        # An FS layer inside of a layer with a call() of its own is not in the graph.
-        found = names[id(layer)]
-        name = found[0] if found else layer.name
-        if len(found) > 1:  # TimeDistributed calls what is inside of it several times
-            found.popleft()
         activation = layer.activation_name or "?"
         rows.append(ReportRow(name, activation, layer.parameters.name, shape, neurons, layer.note))
     for site in find_sites(model):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from fs_neurons.backend import as_numpy
 from fs_neurons.network.keras_internals import input_structure
 
 
@@ -78,7 +79,7 @@ class Batches:
         if self.images is not None:
             for start in range(0, self.images, min(self._batch_size, self.images)):
                 part = slice(start, start + self._batch_size)
-                yield keras.tree.map_structure(lambda x: np.asarray(x[part]), self._images)  # noqa: B023
+                yield keras.tree.map_structure(lambda x: as_numpy(x[part]), self._images)  # noqa: B023
             return
         for number, batch in enumerate(iterated(self._images)):
             inputs = self._as_inputs(batch)
@@ -90,7 +91,7 @@ class Batches:
                     f" {type(batch).__name__}"
                 )
             self._check_shapes(inputs, f"batch {number}: ")
-            yield keras.tree.map_structure(np.asarray, inputs)
+            yield keras.tree.map_structure(as_numpy, inputs)
 
     def _as_inputs(self, images: Any) -> Any:
         """Arrays in the structure of the model's inputs; None if these are none."""

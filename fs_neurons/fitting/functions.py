@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from fs_neurons.backend import with_float64
+from fs_neurons.backend import as_numpy, with_float64
 
 Function = str | Callable[[np.ndarray], Any] | tuple[Any, Any]
 Density = Callable[[np.ndarray], Any] | tuple[float, float]
@@ -83,7 +83,7 @@ def evaluated(function: Callable[[np.ndarray], Any], x: np.ndarray, what: str) -
     Raises:
         ValueError: not one finite number for each of x.
     """
-    y = np.asarray(function(x), dtype=float)
+    y = as_numpy(function(x)).astype(float)
     if y.shape != x.shape:
         raise ValueError(
             f"{what} must return as many numbers as it is given, {x.shape}; it returned {y.shape}"

@@ -40,7 +40,8 @@ class RightShift(layers.Layer):
         self.supports_masking = True
 
     def call(self, x: Any) -> Any:
-        return ops.floor(x * np.float32(2) ** -self.bits.astype(np.float32) + 0.5)
+        unit = ops.convert_to_tensor(np.float32(2) ** -self.bits.astype(np.float32))
+        return ops.floor(x * unit + 0.5)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import layers
@@ -27,6 +27,19 @@ class Value:
     dtype: str
 
 
+class Sequence(NamedTuple):
+    """What runs over a sequence: a recurrent layer each time that it is called.
+
+    Attributes:
+        number: of the call of the layer.
+        entry: of TimeDistributed, the place along its axis; one index for each that is inside of another. Neurons
+            are others at each place. Empty elsewhere.
+    """
+
+    number: int
+    entry: tuple[int, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
     """One call of a layer or operation; a shared layer has several.
@@ -36,7 +49,7 @@ class Call:
         op: the layer or operation.
         arguments: (args, kwargs) with `Value`s in place of tensors.
         outputs: its value, or a structure of values.
-        in_sequence: whether this is the same call at one of several steps of a sequence.
+        sequence: of which this is one of several steps, at each of which the same neurons work; None outside.
         present: value that is true for images whose sequence is not masked at this step; None if all are.
     """
 
@@ -44,7 +57,7 @@ class Call:
     op: keras.Operation
     arguments: tuple[tuple[Any, ...], dict[str, Any]]
     outputs: Any
-    in_sequence: bool = False
+    sequence: Sequence | None = None
     present: Value | None = None
 
     @property
@@ -56,6 +69,11 @@ class Call:
     def needs(self) -> list[Value]:
         """`inputs`, and `present`."""
         return self.inputs if self.present is None else [*self.inputs, self.present]
+
+    @property
+    def place(self) -> tuple[str, int, int | None]:
+        """Of a site: the same at all steps of a sequence, and of all sequences that TimeDistributed takes apart."""
+        return self.name, id(self.op), self.sequence and self.sequence.number
 
     @property
     def is_site(self) -> bool:

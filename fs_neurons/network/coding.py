@@ -128,7 +128,7 @@ class Coding:
         product = self._product(call, kind)
         if product is not None:
             self.products[call] = product
-            if call.in_sequence:
+            if call.sequence is not None:
                 self._states.update(outputs)
         elif not self._is_head(call, kind):
             self._list(call, _reason(call, kind), outputs)
@@ -191,7 +191,7 @@ def _only_adds(call: Call, kind: kinds.Kind) -> bool:
 
 
 def _reason(call: Call, kind: kinds.Kind) -> str:
-    if kind is kinds.PRODUCT and call.in_sequence:
+    if kind is kinds.PRODUCT and call.sequence is not None:
         return "multiplies a gate with a state, which is no spikes of a site"
     if kind is kinds.PRODUCT:
         return "is a product neither factor of which is the spikes of a site"

@@ -13,6 +13,7 @@ import collections
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,10 +23,11 @@ from keras import layers, ops
 
 from fs_neurons.layers import FSActivation
 from fs_neurons.network import kinds
-from fs_neurons.network.calls import Call, Value
+from fs_neurons.network.calls import Call, Sequence, Value
 from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.keras_internals import input_structure, is_rewritable, parts_of, run_graph
 from fs_neurons.network.kinds import applies_activation, kind_of, unwrapped
+from fs_neurons.network.recurrent import outer_axes
 from fs_neurons.network.sequences import MaskedSequences, SequenceMask, makes_masks
 from fs_neurons.network.unrolling import Unrolled, is_unrollable
 
@@ -103,7 +105,8 @@ class Graph:
 def trace(model: keras.Model, inputs: Any = None) -> Graph:
     """Lists the calls of a sequential or functional model, without computing anything.
 
-    A recurrent layer whose gates are layers of their own is unrolled: its calls are those of every step.
+    A recurrent layer whose gates are layers of their own is unrolled: its calls are those of every step, and of
+    every sequence that TimeDistributed takes apart.
 
     Args:
         model: sequential or functional, with nested models of either kind.
@@ -123,6 +126,7 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
     values: list[Value] = []
     calls: list[Call] = []
     masks = makes_masks(model)
+    numbers = itertools.count()  # of calls of recurrent layers
     step: dict[str, Any] = {}  # of a recurrent layer, while its calls are listed
     steps_of: dict[
         Value, list[Value]
@@ -170,15 +174,23 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
         return run_graph(part, x, lambda op: functools.partial(visit, op, prefix))
 
     def unroll(layer: Any, prefix: str, name: str, arguments: dict[str, Any]) -> Any:
-        sequences, states = arguments["sequences"], arguments.get("initial_state")
+        sequences, states = next(iter(arguments.values())), arguments.get("initial_state")
         mask = next(iter(keras.tree.flatten(arguments.get("mask"))), None)
         if mask is None and states is None and masks:  # as Keras passes it on
-            mask = visit(SequenceMask(name=f"{layer.name}_mask"), prefix, sequences)
+            look_up = SequenceMask(outer_axes(layer), name=f"{layer.name}_mask")
+            mask = visit(look_up, prefix, sequences)
+        if mask is not None and len(mask.shape) != 1 + outer_axes(layer):
+            raise ConversionError(
+                f"{name!r} gets a mask of the shape {mask.shape} for sequences of the shape {sequences.shape}: a layer"
+                " before takes away the steps that it is for, and hands it on"
+            )
         unrolled = Unrolled(layer, name, sequences, states, mask)
+        number = next(numbers)
 
         def operation(op: Any) -> Callable[..., Any]:
             if op in unrolled.steps:
-                return functools.partial(run_step, op, f"{name}/{unrolled.steps[op]}")
+                path, entry = unrolled.steps[op]
+                return functools.partial(run_step, op, f"{name}/{path}", Sequence(number, entry))
             return functools.partial(routed, op, f"{name}/")
 
         return run_graph(unrolled.model, unrolled.inputs, operation)
@@ -195,9 +207,11 @@ def trace(model: keras.Model, inputs: Any = None) -> Graph:
             steps_of[outputs] = steps_of[x[0]]
         return outputs
 
-    def run_step(part: keras.Model, prefix: str, inputs: Any, **ignored: Any) -> Any:
+    def run_step(
+        part: keras.Model, prefix: str, sequence: Sequence, inputs: Any, **ignored: Any
+    ) -> Any:
         present = inputs[-1] if inputs[-1].dtype == "bool" else None
-        step.update(in_sequence=True, present=present)
+        step.update(sequence=sequence, present=present)
         try:
             return run(part, prefix, inputs)
         finally:
@@ -277,10 +291,10 @@ def windows_between_images(graph: Graph, windows: np.ndarray) -> int:
         graph: of a network with FS-neurons.
         windows: in which each value flows, int array (values,), see `coding.Coding`.
     """
-    busy: dict[int, list[int]] = collections.defaultdict(list)
+    busy: dict[Any, list[int]] = collections.defaultdict(list)
     for call in graph.sites:
-        if call.in_sequence:
-            busy[id(call.op)].append(int(windows[call.outputs.index]))
+        if call.sequence is not None:
+            busy[id(call.op), call.sequence].append(int(windows[call.outputs.index]))
     return 2 + max((max(taken) - min(taken) for taken in busy.values()), default=0)
 
 

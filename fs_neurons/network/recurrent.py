@@ -64,7 +64,7 @@ def gates_of(layer: Any) -> Iterator[Gate]:
 
 def cells_of(layer: Any) -> Iterator[tuple[str, Any]]:
     """Every cell of a recurrent layer, after the path to it: "", "backward/", "cell_1/"."""
-    if _is_distributed(layer):
+    if is_distributed(layer):
         yield from cells_of(layer.layer)
     elif isinstance(layer, layers.Bidirectional):
         for direction, part in zip(DIRECTIONS, directions(layer), strict=True):
@@ -75,6 +75,16 @@ def cells_of(layer: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"cell_{i}/", cell) for i, cell in enumerate(layer.cell.cells))
     else:
         yield "", layer.cell
+
+
+def is_distributed(layer: Any) -> bool:
+    """Whether this is TimeDistributed, not a subclass with a call() of its own."""
+    return isinstance(layer, layers.TimeDistributed) and is_of_keras(type(layer))
+
+
+def outer_axes(layer: Any) -> int:
+    """Axes between the batch and the sequence that TimeDistributed takes apart; 0 for other layers."""
+    return 1 + outer_axes(layer.layer) if is_distributed(layer) else 0
 
 
 def fs_gates(layer: Any) -> Iterator[tuple[str, Any]]:
@@ -106,7 +116,7 @@ def gated_clone(layer: Any, name: str, gates: Mapping[str, keras.layers.Layer]) 
     Raises:
         ConversionError: a part of it can't be made from its configuration.
     """
-    if _is_distributed(layer):
+    if is_distributed(layer):
         inner = gated_clone(layer.layer, f"{name}/{layer.layer.name}", gates)
         return layers.TimeDistributed(
             inner, name=layer.name, dtype=layer.dtype_policy, trainable=layer.trainable
@@ -161,14 +171,10 @@ def copy_all_weights(original: Any, clone: Any, name: str) -> None:
 
 def rnns(layer: Any) -> list[Any]:
     """The layers that run a cell: one, or the two of Bidirectional."""
-    if _is_distributed(layer):
+    if is_distributed(layer):
         return rnns(layer.layer)
     parts = directions(layer) if isinstance(layer, layers.Bidirectional) else (layer,)
     return [part for part in parts if isinstance(part, layers.RNN)]
-
-
-def _is_distributed(layer: Any) -> bool:
-    return isinstance(layer, layers.TimeDistributed) and is_of_keras(type(layer))
 
 
 def _is_plain(layer: Any) -> bool:

@@ -11,22 +11,38 @@ from fs_neurons.network.keras_internals import parts_of
 
 
 class SequenceMask(layers.Layer):
-    """Keras' mask of sequences (images, steps, ...): true at the steps that count; everywhere where there is none."""
+    """Keras' mask of sequences (images, steps, ...): true at the steps that count; everywhere where there is none.
+
+    Args:
+        outer_axes: between images and steps, see `recurrent.outer_axes`.
+
+    Raises:
+        ValueError: the mask is one of other axes, which Keras hands on where a layer takes axes away.
+    """
+
+    def __init__(self, outer_axes: int = 0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.axes = 2 + outer_axes
 
     def call(self, x: Any, mask: Any = None) -> Any:
         if mask is None:
-            return ops.ones(ops.shape(x)[:2], dtype="bool")
+            return ops.ones(ops.shape(x)[: self.axes], dtype="bool")
+        if len(mask.shape) != self.axes:
+            raise ValueError(
+                f"{self.name!r} has the shape {mask.shape} for sequences of the shape {x.shape}: a layer before takes"
+                " away the steps that it is for, and hands it on"
+            )
         return ops.cast(mask, "bool")
 
     def compute_output_spec(self, x: Any, mask: Any = None) -> keras.KerasTensor:
-        return keras.KerasTensor(x.shape[:2], dtype="bool")
+        return keras.KerasTensor(x.shape[: self.axes], dtype="bool")
 
     def compute_mask(self, x: Any, previous_mask: Any) -> None:
         return None
 
 
 class MaskedSequences(layers.Layer):
-    """Sequences with a mask of Keras for the layers behind: (images, steps, ...) and (images, steps) -> the former."""
+    """Values with a mask of Keras for the layers behind: (images, steps, ...) and (images, steps) -> the former."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)

@@ -43,7 +43,7 @@ def named_operations(model: keras.Model) -> Iterator[tuple[str, Any]]:
 
 
 def named_calls(model: keras.Model) -> Iterator[tuple[str, Any]]:
-    """Name and operation of every call in order of execution, as in the traced graph."""
+    """Name and node of every call in order of execution, as in the traced graph."""
 
     def visit(part: keras.Model, prefix: str) -> Iterator[tuple[str, Any]]:
         for node in nodes_of(part):
@@ -51,7 +51,7 @@ def named_calls(model: keras.Model) -> Iterator[tuple[str, Any]]:
             if is_rewritable(op):
                 yield from visit(op, f"{prefix}{op.name}/")
             else:
-                yield f"{prefix}{op.name}", op
+                yield f"{prefix}{op.name}", node
 
     yield from visit(model, "")
 

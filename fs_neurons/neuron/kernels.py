@@ -246,7 +246,8 @@ def _rounded(x: Any, parameters: FSParameters, scale: Any) -> Any:
     exact = isinstance(scale, int) and np.frexp(p.h[-1])[0] == 0.5
     code = x * (np.float32(1 if exact else 1 + 2.0**-23) / step)
     if p.rounding == "nearest":
-        code = code + np.full(1, 0.5, np.float32)  # tf2onnx takes no scalar here
+        # tf2onnx takes no scalar here.
+        code = code + ops.convert_to_tensor(np.full(1, 0.5, np.float32))
     return element_wise(Code(2**p.K - 1), code) * step
 
 
@@ -262,7 +263,7 @@ def _lookup(parameters: NeuronParameters, rank: int) -> tuple[Any, Lookup] | Non
         return found[int(parameters.index[0])]
     # All members, so that sites with the same ones have the same table.
     factors = np.array([scale for scale, _ in found], np.float32)[parameters.index]
-    factor = parameters.broadcast(factors[None], rank)[0]
+    factor = ops.convert_to_tensor(parameters.broadcast(factors[None], rank)[0])
     table = parameters.broadcast(parameters.index[None], rank)[0]
     return factor, joined([lookup for _, lookup in found], table)
 

@@ -81,7 +81,8 @@ class Lookup:
         u = ops.minimum(ops.maximum(u, np.float32(low + 1)), np.float32(high))
 
         def place(u: Any) -> Any:
-            return ops.minimum(ops.maximum(ops.cast(u, "int32"), low), high) + first
+            cell = ops.minimum(ops.maximum(ops.cast(u, "int32"), low), high)
+            return cell + ops.convert_to_tensor(first)
 
         return gather(self.values, place(u + gather(self.shifts, place(u))))
 

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from fs_neurons.backend import as_numpy
 from fs_neurons.data.datasets import Dataset
 from fs_neurons.network.keras_internals import input_structure
 from fs_neurons.training.augmentation import augmented_batches, shuffled_batches
@@ -46,7 +47,7 @@ def source_of(model: keras.Model, data: Any, labels: Any, batch_size: int, seed:
             raise ValueError("labels are for arrays; a Dataset has its own")
         return dataset_source(data, batch_size, seed)
     if is_input(model, data):
-        inputs = keras.tree.map_structure(np.asarray, data)
+        inputs = keras.tree.map_structure(as_numpy, data)
         return _array_source(model, inputs, labels, batch_size, seed)
     if labels is not None:
         raise ValueError(
@@ -102,7 +103,7 @@ def _array_source(
     check_inputs(model, inputs)
     arrays = keras.tree.flatten(inputs)
     if labels is not None:
-        labels = np.asarray(labels)
+        labels = as_numpy(labels)
         arrays = [*arrays, labels]
     sizes = {len(array) if array.ndim else 0 for array in arrays}
     if len(sizes) > 1 or sizes == {0}:
@@ -134,9 +135,9 @@ def _batch_source(model: keras.Model, batches: Any) -> Source:
             if len(pair) > 2:
                 raise ValueError("give batches as (inputs, labels); sample weights are not used")
             inputs, labels = pair if len(pair) == 2 else (pair[0], None)
-            inputs = keras.tree.map_structure(np.asarray, inputs)
+            inputs = keras.tree.map_structure(as_numpy, inputs)
             check_inputs(model, inputs)
-            yield inputs, None if labels is None else np.asarray(labels)
+            yield inputs, None if labels is None else as_numpy(labels)
         if indexed:
             batches.on_epoch_end()
 

@@ -6,7 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import fs_neurons as fs
 from fs_neurons.network import graph
@@ -32,19 +32,19 @@ COARSE = {"relu": fs.relu_parameters(3, 2.0), "swish": "swish_k8"}
 
 def test_accuracy_alone_is_that_of_a_conversion_of_this_site(model, images):
     result = fs.compare(model, fs.convert(model, **COARSE), images, batch_size=25)
-    ann = np.asarray(model(images)).argmax(-1)
+    ann = ops.convert_to_numpy(model(images)).argmax(-1)
     for site, name in zip(result.sites, ("relu", "silu", "tanh"), strict=True):
         others = {"relu", "silu", "tanh"} - {name}
         chosen = {k: v for k, v in COARSE.items() if k.startswith(name[:1])}
         alone = fs.convert(model, keep=others, **chosen)
-        agreeing = (np.asarray(alone(images)).argmax(-1) == ann).mean()
+        agreeing = (ops.convert_to_numpy(alone(images)).argmax(-1) == ann).mean()
         assert site.accuracy == pytest.approx(agreeing)
     assert result.ann_accuracy == 1
-    snn = np.asarray(fs.convert(model, **COARSE)(images))
+    snn = ops.convert_to_numpy(fs.convert(model, **COARSE)(images))
     assert result.snn_accuracy == (snn.argmax(-1) == ann).mean()
-    difference = snn - np.asarray(model(images))
+    difference = snn - ops.convert_to_numpy(model(images))
     assert result.logit_error == pytest.approx(
-        np.sqrt((difference**2).mean()) / np.asarray(model(images)).std(), rel=1e-5
+        np.sqrt((difference**2).mean()) / ops.convert_to_numpy(model(images)).std(), rel=1e-5
     )
 
 
@@ -90,7 +90,7 @@ def test_shared_and_kept_sites_and_labels(images):
     result = fs.compare(model, snn, images, labels)
     assert [site.name for site in result.sites] == ["shared_relu", "shared_relu"]
     assert result.labelled
-    assert result.ann_accuracy == (np.asarray(model(images)).argmax(-1) == labels).mean()
+    assert result.ann_accuracy == (ops.convert_to_numpy(model(images)).argmax(-1) == labels).mean()
     text = str(result)
     assert "shared_relu" in text and "accuracy alone" in text
     assert json.loads(result.to_json())["sites"][1]["cause"] in (
@@ -152,9 +152,9 @@ def test_sites_are_paired_by_their_place(depth, fold, images):
         outputs = call(tensors)
         if call.name.endswith("act"):
             x = tensors(call.inputs[0])
-            expected[call.name] = float((np.asarray(x) >= 4).mean())
+            expected[call.name] = float((ops.convert_to_numpy(x) >= 4).mean())
         elif call.name.endswith("inside"):  # what is above 4 is so behind the ReLU, too
-            expected[call.name] = float((np.asarray(outputs) >= 4).mean())
+            expected[call.name] = float((ops.convert_to_numpy(outputs) >= 4).mean())
         return outputs
 
     network.run(images, watch)
@@ -189,7 +189,7 @@ def test_networks_without_classes_are_compared_by_their_outputs(images):
     snn = fs.convert(model, relu=fs.relu_parameters(3, 4.0))
     result = fs.compare(model, snn, images, batch_size=25)
     ann, spiking = (
-        {k: np.asarray(v) for k, v in network(images).items()} for network in (model, snn)
+        {k: ops.convert_to_numpy(v) for k, v in network(images).items()} for network in (model, snn)
     )
     relative = [((ann[k] - spiking[k]) ** 2).mean() / ann[k].var() for k in ann]
     assert result.output_error == pytest.approx(np.sqrt(np.mean(relative)), rel=1e-4)
@@ -202,7 +202,9 @@ def test_networks_without_classes_are_compared_by_their_outputs(images):
     outputs = {"value": model.layers[-2](b), "map": model.layers[-1](alone)}
     if outputs["value"].shape[-1] != 1:
         outputs = {"value": model.layers[-1](b), "map": model.layers[-2](alone)}
-    relative = [((ann[k] - np.asarray(outputs[k])) ** 2).mean() / ann[k].var() for k in ann]
+    relative = [
+        ((ann[k] - ops.convert_to_numpy(outputs[k])) ** 2).mean() / ann[k].var() for k in ann
+    ]
     assert result.sites[0].output_error == pytest.approx(np.sqrt(np.mean(relative)), rel=1e-4)
     with pytest.raises(ValueError, match="labels are for networks with one output"):
         fs.compare(model, snn, images, np.zeros(60))

@@ -79,6 +79,7 @@ def test_arrays_and_batches_give_what_a_dataset_gives():
     others = [
         evaluate(snn, DATA.images, DATA.labels, prepare=datasets.standardise, batch_size=20),
         evaluate(snn, prepared, DATA.labels, batch_size=20),
+        evaluate(snn, ops.convert_to_tensor(prepared), ops.convert_to_tensor(DATA.labels)),
         evaluate(snn, Batches()),
         evaluate(snn, [(DATA.images, DATA.labels)], prepare=datasets.standardise),
     ]
@@ -95,7 +96,7 @@ def test_several_inputs_are_evaluated():
     images = {"a": rng.normal(size=(9, 3)), "b": rng.normal(size=(9, 2))}
     images = {key: x.astype(np.float32) for key, x in images.items()}
     found = evaluate(model, images, np.zeros(9), batch_size=4).predictions
-    np.testing.assert_array_equal(found, np.asarray(model(images)).argmax(-1))
+    np.testing.assert_array_equal(found, ops.convert_to_numpy(model(images)).argmax(-1))
 
 
 def test_labels_that_do_not_fit_are_refused():

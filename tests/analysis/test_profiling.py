@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import plain_loop
-from keras import layers
+from keras import layers, ops
 
 import fs_neurons as fs
 from fs_neurons.analysis import connectivity
@@ -46,7 +46,7 @@ def measured(snn, images):
 def gate_inputs(snn, images):
     sites = [layer for layer in snn.layers if isinstance(layer, fs.FSActivation)]
     model = keras.Model(snn.inputs[0], [layer.input for layer in sites])
-    return [(layer, np.asarray(x)) for layer, x in zip(sites, model(images), strict=True)]
+    return [(layer, ops.convert_to_numpy(x)) for layer, x in zip(sites, model(images), strict=True)]
 
 
 def test_counts_and_statistics_equal_numpy(snn, images, measured):
@@ -85,13 +85,12 @@ def test_totals_are_sums_and_both_averages_are_as_defined(snn, images, measured)
 def test_counts_are_those_of_evaluation_hooks(snn, images, measured):
     with fs.record_spikes() as records:
         snn(images)
-    counts = [int(np.asarray(record.spikes).sum()) for record in records]
+    counts = [int(ops.convert_to_numpy(record.spikes).sum()) for record in records]
     assert [site.total_spikes for site in measured.layers] == counts
 
 
 def test_batches_and_data_sets_give_the_same(snn, images, measured):
-    import tensorflow as tf
-
+    tf = pytest.importorskip("tensorflow", reason="its data sets are what is tested")
     labels = np.zeros(len(images))
     streamed = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
     with warnings.catch_warnings():
@@ -178,7 +177,7 @@ def targets_by_ones(snn):
         part = keras.Model(site.output, end)
         shape = tuple(site.output.shape[1:])
         units = np.eye(int(np.prod(shape)), dtype=np.float32).reshape(-1, *shape)
-        reached = np.asarray(part(units)).reshape(len(units), -1)
+        reached = ops.convert_to_numpy(part(units)).reshape(len(units), -1)
         result.append(reached.sum(axis=1).round().astype(int).reshape(shape))
     return result
 
@@ -223,7 +222,7 @@ def test_fan_out_is_the_number_of_connections(make):
     part = keras.Sequential(snn.layers[1:])
     units = np.eye(60, dtype=np.float32).reshape(-1, 5, 6, 2)
     gain = 1.001**-0.5 if scaling else 1.0  # of a batch normalisation that has learnt nothing
-    reached = np.asarray(part(units)).reshape(60, -1).sum(axis=1) / gain
+    reached = ops.convert_to_numpy(part(units)).reshape(60, -1).sum(axis=1) / gain
     assert np.broadcast_to(fan.weighted, (5, 6, 2)).ravel() == pytest.approx(reached, rel=1e-5)
 
 
@@ -233,7 +232,7 @@ def test_average_pooling_adds_once_per_window(padding):
     snn = fs.convert(keras.Sequential([keras.Input((5, 6, 2)), layers.ReLU(), pool]))
     fan = site_fan_out(snn)
     units = np.eye(60, dtype=np.float32).reshape(-1, 5, 6, 2)
-    windows = (np.asarray(pool(units)).reshape(60, -1) > 0).sum(axis=1)
+    windows = (ops.convert_to_numpy(pool(units)).reshape(60, -1) > 0).sum(axis=1)
     assert (np.broadcast_to(fan.total, (5, 6, 2)).ravel() == windows).all()
     assert (fan.weighted == 0).all()
 
@@ -317,7 +316,7 @@ def test_spikes_that_pass_through_max_pooling_are_additions(padding):
     images = np.random.default_rng(0).normal(size=(5, 7, 7, 2)).astype(np.float32)
     result = quietly(snn, images, batch_size=3)
     before = keras.Model(model.inputs[0], model.get_layer("first").output)
-    x = np.asarray(layers.MaxPooling2D(2, padding=padding)(before(images)))
+    x = ops.convert_to_numpy(layers.MaxPooling2D(2, padding=padding)(before(images)))
     spikes = plain_loop(x, fs.relu_parameters(K, alpha))[2]  # the code of the largest
     # Targets of each place, one output at a time.
     shape = x.shape[1:]
@@ -346,7 +345,7 @@ def test_augmentation_stays_out_of_a_profile():
     images = np.random.default_rng(0).uniform(size=(4, 8, 8, 1)).astype(np.float32)
     with fs.record_spikes() as records:
         snn(images, training=False)
-    counts = int(np.asarray(records[0].spikes).sum())
+    counts = int(ops.convert_to_numpy(records[0].spikes).sum())
     assert quietly(snn, images).total_spikes == counts
 
 

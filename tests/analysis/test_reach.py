@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import fs_neurons as fs
 from fs_neurons.analysis.reach import Additions
@@ -65,7 +65,7 @@ def targets_of(linear):
         value = rng.uniform(0.5, 1, variable.shape) if kernel else np.zeros(variable.shape)
         variable.assign(value)
     size = int(np.prod(SHAPE))
-    outputs = np.asarray(linear(np.eye(size, dtype=np.float32).reshape(size, *SHAPE)))
+    outputs = ops.convert_to_numpy(linear(np.eye(size, dtype=np.float32).reshape(size, *SHAPE)))
     return (outputs > 0).reshape(size, -1).sum(axis=1).reshape(SHAPE)
 
 

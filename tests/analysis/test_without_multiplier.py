@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import simulated
+from keras import ops
 
 import fs_neurons as fs
 from fs_neurons import models
@@ -23,15 +24,16 @@ def assert_no_multiplication(snn, images):
     return result
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:outside what their parameters cover")
 @pytest.mark.parametrize("name", ["resnet8", "se_resnet8_swish"])
 def test_trained_networks(name):
     model = models.pretrained(name, "digits")
-    images = np.asarray(datasets.standardise(datasets.load("digits", "test").images[:5]))
+    images = ops.convert_to_numpy(datasets.standardise(datasets.load("digits", "test").images[:5]))
     snn = fs.convert(model, input_bits=8, input_range=(-1.5, 3), digital="none")
     rounded = np.round((images + 1.5) * 2**8 / 4.5) * 4.5 / 2**8 - 1.5
-    expected = np.asarray(fs.convert(model)(rounded.astype(np.float32)))
-    assert np.abs(np.asarray(snn(images)) - expected).max() < 0.5
+    expected = ops.convert_to_numpy(fs.convert(model)(rounded.astype(np.float32)))
+    assert np.abs(ops.convert_to_numpy(snn(images)) - expected).max() < 0.5
     measured = assert_no_multiplication(snn, images)
     assert simulated(snn, images, atol=1e-4).latency == measured.latency
 
@@ -42,7 +44,7 @@ def test_networks_of_table_2(name):
     snn = fs.convert(
         models.build(name, "digits"), input_bits=8, input_range=(-1.5, 3), digital="none"
     )
-    images = np.asarray(datasets.standardise(datasets.load("digits", "test").images[:2]))
+    images = ops.convert_to_numpy(datasets.standardise(datasets.load("digits", "test").images[:2]))
     assert_no_multiplication(snn, images)
 
 
@@ -55,5 +57,5 @@ def test_networks_of_keras_applications(name):
         snn = fs.convert(model, **PIXELS)
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
     measured = assert_no_multiplication(snn, images)
-    scale = max(1.0, float(np.abs(np.asarray(snn(images))).max()))
+    scale = max(1.0, float(np.abs(ops.convert_to_numpy(snn(images))).max()))
     assert simulated(snn, images, atol=1e-4 * scale).latency == measured.latency

@@ -28,7 +28,7 @@ def results(layer, images):
         loss = ops.sum(ops.sin(ops.cast(y, "float32")))
     variables = [v.value for v in layer.trainable_variables]
     gradients = tape.gradient(loss, [x, *variables])
-    return [np.asarray(value) for value in (y, *gradients, *layer.get_weights())]
+    return [ops.convert_to_numpy(value) for value in (y, *gradients, *layer.get_weights())]
 
 
 def compare(layer, images=IMAGES):

@@ -7,6 +7,7 @@ from keras import ops
 
 from fs_neurons.backend import (
     Padding,
+    as_numpy,
     compiled,
     fuse,
     fuse_element_wise,
@@ -76,3 +77,12 @@ def test_arrays_in_one_loop_keep_every_bit():
         if expected is x:
             np.testing.assert_array_equal(y.view(np.int32), x.view(np.int32))
         np.testing.assert_array_equal(y, expected)
+
+
+def test_arrays_are_not_copied_and_tensors_become_arrays():
+    x = np.arange(3.0, dtype=np.float32)
+    assert as_numpy(x) is x
+    for given in (ops.convert_to_tensor(x), keras.Variable(x), [0, 1, 2]):
+        array = as_numpy(given)
+        assert isinstance(array, np.ndarray)
+        np.testing.assert_array_equal(array, x)

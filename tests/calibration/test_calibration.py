@@ -8,7 +8,7 @@ import pytest
 from conftest import convolves_channels_first
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras import layers
+from keras import layers, ops
 
 import fs_neurons as fs
 from fs_neurons import models, neuron
@@ -23,7 +23,7 @@ from fs_neurons.data import datasets
 @pytest.fixture(scope="module")
 def images():
     training = datasets.load("digits", "train").take(200)
-    return np.asarray(datasets.standardise(training.images))
+    return ops.convert_to_numpy(datasets.standardise(training.images))
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,12 @@ def small():
 def spikes_per_neuron(snn, images):
     with fs.record_spikes() as records:
         snn(images)
-    spikes = sum(int(np.asarray(record.spikes).sum()) for record in records)
+    spikes = sum(int(ops.convert_to_numpy(record.spikes).sum()) for record in records)
     return spikes / len(images) / fs.conversion_report(snn).neurons
 
 
 def logit_error(snn, model, images):
-    difference = np.asarray(snn(images)) - np.asarray(model(images))
+    difference = ops.convert_to_numpy(snn(images)) - ops.convert_to_numpy(model(images))
     return float(np.sqrt((difference**2).mean()))
 
 
@@ -64,7 +64,7 @@ def test_rounding_to_nearest(K, alpha, x):
     x = np.array(x, np.float32)
     step = alpha / 2**K
     expected = np.clip(np.floor(x / step + 0.5), 0, 2**K - 1) * step
-    y = np.asarray(neuron.response(x, fs.relu_parameters(K, alpha, "nearest")))
+    y = ops.convert_to_numpy(neuron.response(x, fs.relu_parameters(K, alpha, "nearest")))
     assert (y == expected.astype(np.float32)).all()
 
 
@@ -76,10 +76,10 @@ def test_channels_have_their_own_scale(tmp_path):
     site.scale.assign(scale)
     x = np.random.default_rng(0).normal(0, 4, (5, 4, 3)).astype(np.float32)
     expected = np.clip(np.floor(x / scale * 16), 0, 15) / 16 * scale
-    assert np.asarray(model(x)) == pytest.approx(expected)
+    assert ops.convert_to_numpy(model(x)) == pytest.approx(expected)
     model.save(tmp_path / "scaled.keras")
     loaded = keras.models.load_model(tmp_path / "scaled.keras")
-    assert (np.asarray(loaded(x)) == np.asarray(model(x))).all()
+    assert (ops.convert_to_numpy(loaded(x)) == ops.convert_to_numpy(model(x))).all()
 
 
 def test_best_alpha_is_near_the_best_of_a_fine_search():
@@ -101,14 +101,14 @@ def test_best_alpha_is_near_the_best_of_a_fine_search():
 @pytest.mark.long
 def test_few_steps_after_calibration_do_better_than_before(model, images):
     test = datasets.load("digits", "test").take(200)
-    held_out = np.asarray(datasets.standardise(test.images))
+    held_out = ops.convert_to_numpy(datasets.standardise(test.images))
     before = fs.convert(model, relu=fs.relu_parameters(4, 25.0))
     by_layer = fs.convert(model, calibration_data=images, steps=4, granularity="layer")
     by_channel = fs.convert(model, calibration_data=images, steps=4)
     errors = [logit_error(snn, model, held_out) for snn in (before, by_layer, by_channel)]
     assert errors[2] < errors[1] < errors[0] / 4
     hits = [
-        (np.asarray(network(held_out)).argmax(1) == test.labels).mean()
+        (ops.convert_to_numpy(network(held_out)).argmax(1) == test.labels).mean()
         for network in (model, by_channel)
     ]
     assert hits[1] >= hits[0] - 0.01
@@ -121,7 +121,7 @@ def test_channel_means_are_those_of_the_network(model, images):
     means = []
     for network in (model, snn):
         part = keras.Model(network.inputs[0], network.get_layer(name).output)
-        means.append(np.asarray(part(images)).mean(axis=(0, 1, 2)))
+        means.append(ops.convert_to_numpy(part(images)).mean(axis=(0, 1, 2)))
     assert means[1] == pytest.approx(means[0], abs=1e-3)
 
 
@@ -159,7 +159,7 @@ def refitted(model, name, x):
         store.run_analog(place)
         if call.op.name == name:
             assert corrections.refit(call, store)
-            return np.asarray(call.op.kernel)
+            return ops.convert_to_numpy(call.op.kernel)
         store.run_spiking(place)
 
 
@@ -173,7 +173,7 @@ def test_a_refitted_convolution_gives_what_the_original_gave(padding):
     model = keras.Model(inputs, conv(x))
     x = np.random.default_rng(0).normal(size=(64, 9, 7, 2)).astype(np.float32)
     kernel = refitted(model, "conv", x)
-    assert kernel == pytest.approx(2 * np.asarray(conv.kernel), rel=0.05, abs=0.05)
+    assert kernel == pytest.approx(2 * ops.convert_to_numpy(conv.kernel), rel=0.05, abs=0.05)
 
 
 @pytest.mark.parametrize("padding", ["causal", "same"])
@@ -185,7 +185,7 @@ def test_a_convolution_over_time_with_dilation_is_refitted(padding):
     model = keras.Model(inputs, conv(x))
     x = np.random.default_rng(0).normal(size=(64, 20, 2)).astype(np.float32)
     kernel = refitted(model, "conv", x)
-    assert kernel == pytest.approx(2 * np.asarray(conv.kernel), rel=0.05, abs=0.05)
+    assert kernel == pytest.approx(2 * ops.convert_to_numpy(conv.kernel), rel=0.05, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_few_steps_end_with_all_weights_and_ranges_together(arguments, refined):
     changed = {
         before.name
         for before, after in zip(by_weights.weights, by_default.weights, strict=True)
-        if (np.asarray(before) != np.asarray(after)).any()
+        if (ops.convert_to_numpy(before) != ops.convert_to_numpy(after)).any()
     }
     assert changed == ({"kernel", "beta", "bias", "scale"} if refined else set())
 
@@ -224,15 +224,15 @@ def test_few_steps_end_with_all_weights_and_ranges_together(arguments, refined):
 def test_calibrated_networks_are_simulated_compared_and_saved(model, images, tmp_path):
     snn = fs.convert(model, calibration_data=images, steps=4, correction="weights")
     result = fs.simulate(snn, images[:4])
-    assert np.abs(result.outputs - np.asarray(snn(images[:4]))).max() <= 1e-4
+    assert np.abs(result.outputs - ops.convert_to_numpy(snn(images[:4]))).max() <= 1e-4
     with fs.record_spikes() as records:
         snn(images[:4])
-    assert (result.spikes == sum(np.asarray(r.spikes) for r in records)).all()
+    assert (result.spikes == sum(ops.convert_to_numpy(r.spikes) for r in records)).all()
     comparison = fs.compare(model, snn, images[:50])
     assert all(site.relative_error < 0.1 for site in comparison.sites)
     snn.save(tmp_path / "snn.keras")
     loaded = keras.models.load_model(tmp_path / "snn.keras")
-    assert (np.asarray(loaded(images[:9])) == np.asarray(snn(images[:9]))).all()
+    assert (ops.convert_to_numpy(loaded(images[:9])) == ops.convert_to_numpy(snn(images[:9]))).all()
 
 
 def test_a_target_of_spikes_is_met(small, images, short_refinement):
@@ -311,8 +311,8 @@ def test_channels_are_those_of_the_layer_before():
     relu, silu = (layer for layer in snn.layers if isinstance(layer, fs.FSActivation))
     assert (relu.scale.shape, relu.axis) == ((5,), 1)
     assert getattr(silu.parameters, "channels", 4) == 4 and silu.axis in (1, -1)
-    error = np.asarray(snn(x)) - np.asarray(model(x))
-    assert np.square(error).mean() < 0.05 * np.asarray(model(x)).var()
+    error = ops.convert_to_numpy(snn(x)) - ops.convert_to_numpy(model(x))
+    assert np.square(error).mean() < 0.05 * ops.convert_to_numpy(model(x)).var()
 
 
 def test_images_of_several_sizes_are_refused_and_open_sizes_are_not():
@@ -325,7 +325,9 @@ def test_images_of_several_sizes_are_refused_and_open_sizes_are_not():
     with pytest.raises(ValueError, match=r"images from 20 on have shape .10, 10, 3.,.* same size"):
         fs.convert(model, calibration_data=[small, large], steps=6)
     snn = fs.convert(model, calibration_data=[small, small], steps=6)
-    assert np.asarray(snn(large)) == pytest.approx(np.asarray(model(large)), abs=0.05)
+    assert ops.convert_to_numpy(snn(large)) == pytest.approx(
+        ops.convert_to_numpy(model(large)), abs=0.05
+    )
 
 
 def test_a_binary_coded_set_at_another_site_than_relu_gives_way(tmp_path):
@@ -342,10 +344,10 @@ def test_a_binary_coded_set_at_another_site_than_relu_gives_way(tmp_path):
     x = np.random.default_rng(0).normal(size=(50, 8, 8, 2)).astype(np.float32)
     (site,) = fs.find_sites(model)
     snn = calibrate(model, {site: fs.relu_parameters(8, 4.0)}, x, Settings(correction="none"))
-    assert np.asarray(snn(x)) == pytest.approx(np.asarray(model(x)), abs=0.2)
+    assert ops.convert_to_numpy(snn(x)) == pytest.approx(ops.convert_to_numpy(model(x)), abs=0.2)
     snn.save(tmp_path / "snn.keras")
     loaded = keras.models.load_model(tmp_path / "snn.keras")
-    assert (np.asarray(loaded(x)) == np.asarray(snn(x))).all()
+    assert (ops.convert_to_numpy(loaded(x)) == ops.convert_to_numpy(snn(x))).all()
 
 
 @pytest.mark.parametrize("granularity", ["channel", "layer"])
@@ -356,7 +358,7 @@ def test_max_pooling_behind_a_calibrated_site_is_that_of_its_outputs(granularity
     model = keras.Model(inputs, [y, layers.MaxPooling2D()(y)])
     x = 9 * np.random.default_rng(0).normal(size=(50, 8, 8, 2)).astype(np.float32)
     snn = fs.convert(model, calibration_data=x, steps=5, granularity=granularity)
-    outputs, pooled = map(np.asarray, snn(x))
+    outputs, pooled = map(ops.convert_to_numpy, snn(x))
     assert (pooled == outputs.reshape(50, 3, 2, 3, 2, 4).max(axis=(2, 4))).all()
 
 
@@ -372,7 +374,9 @@ def test_augmentation_takes_no_part(short_refinement):
         model.set_weights(results[0][0]) if results else None
         images = np.random.default_rng(0).normal(size=(60, 8, 8, 1)).astype(np.float32)
         snn = fs.convert(model, calibration_data=images, steps=4)
-        results.append((model.get_weights()[-4:], np.asarray(snn(images, training=False))))
+        results.append(
+            (model.get_weights()[-4:], ops.convert_to_numpy(snn(images, training=False)))
+        )
     assert (results[0][1] == results[1][1]).all()
 
 
@@ -385,8 +389,8 @@ def test_channels_of_other_activations_get_the_set_for_their_range(tmp_path):
     x = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
 
     def errors(snn):
-        y = np.asarray(model(x[2000:]))
-        return np.square(np.asarray(snn(x[2000:])) - y).mean(axis=0) / y.var(axis=0)
+        y = ops.convert_to_numpy(model(x[2000:]))
+        return np.square(ops.convert_to_numpy(snn(x[2000:])) - y).mean(axis=0) / y.var(axis=0)
 
     by_channel, by_layer = (
         fs.convert(model, calibration_data=x[:2000], steps=16, granularity=granularity)
@@ -396,7 +400,7 @@ def test_channels_of_other_activations_get_the_set_for_their_range(tmp_path):
     assert len(by_channel.layers[-1].parameters.members) > 3
     by_channel.save(tmp_path / "snn.keras")
     loaded = keras.models.load_model(tmp_path / "snn.keras")
-    assert (np.asarray(loaded(x)) == np.asarray(by_channel(x))).all()
+    assert (ops.convert_to_numpy(loaded(x)) == ops.convert_to_numpy(by_channel(x))).all()
 
 
 def test_a_shared_site_is_fitted_to_all_its_places():
@@ -408,8 +412,8 @@ def test_a_shared_site_is_fitted_to_all_its_places():
     b.set_weights([100 * w for w in b.get_weights()])
     x = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
     snn = fs.convert(model, calibration_data=x, steps=10)
-    large = np.asarray(model(x)[1])
-    assert np.asarray(snn(x)[1]) == pytest.approx(large, abs=0.05 * float(large.max()))
+    large = ops.convert_to_numpy(model(x)[1])
+    assert ops.convert_to_numpy(snn(x)[1]) == pytest.approx(large, abs=0.05 * float(large.max()))
 
 
 def test_progress_is_shown_where_wanted(capsys):

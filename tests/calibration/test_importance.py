@@ -27,7 +27,7 @@ def randomised(model, seed=0):
 def measured(model, site, channel, x, size=1e-3):
     """Variance of the outputs over that of independent errors in one channel, summed over the outputs."""
     inside = keras.Model(model.inputs[0], model.get_layer(site).output)
-    y = np.asarray(ops.convert_to_numpy(inside(x)))
+    y = ops.convert_to_numpy(inside(x))
     tail = keras.Model(inside.output, model.output)
     noise = np.zeros_like(y)
     noise[..., channel] = size * np.random.default_rng(1).choice([-1, 1], noise[..., channel].shape)

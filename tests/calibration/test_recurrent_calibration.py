@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import with_masks
 from keras import layers, ops
 
 import fs_neurons as fs
@@ -141,10 +142,50 @@ def test_what_cannot_be_calibrated_is_refused_by_name():
     model = network(layers.GRU(2, stateful=True, name="gru"), batch=len(x))
     with pytest.raises(fs.ConversionError, match="'gru' is stateful"):
         fs.convert(model, calibration_data=x, steps=8)
-    shape = (2, STEPS, FEATURES)
-    model = network(layers.TimeDistributed(layers.GRU(2), name="each"), shape=shape)
-    with pytest.raises(fs.ConversionError, match="'each' can't be taken apart"):
-        fs.convert(model, calibration_data=sequences(20, shape), steps=8)
+    layer = layers.TimeDistributed(layers.GRU(2, stateful=True, name="gru"), name="each")
+    model = network(layer, shape=(2, STEPS, FEATURES), batch=20)
+    with pytest.raises(fs.ConversionError, match="'each/gru' is stateful"):
+        fs.convert(model, calibration_data=sequences(20, (2, STEPS, FEATURES)), steps=8)
+
+
+def sets(model):
+    """Of every gate, unit by unit."""
+    return [
+        [p.members[i].name for i in p.index] if isinstance(p, ChannelParameters) else p.name
+        for _, gate in fs_gates(model.get_layer("layer"))
+        for p in [gate.parameters]
+    ]
+
+
+@pytest.mark.parametrize("masked", [False, pytest.param(True, marks=with_masks)])
+def test_time_distributed_layers_are_calibrated_on_all_their_sequences(masked):
+    shape = (3, STEPS, FEATURES)
+    inner = network(layers.LSTM(UNITS, name="layer"), masked=masked, spread=0.5)
+    each = layers.TimeDistributed(layers.LSTM(UNITS), name="layer")
+    model = network(each, masked=masked, shape=shape)
+    model.set_weights(inner.get_weights())
+    x = sequences(32, shape)
+    folded = fs.convert(inner, calibration_data=x.reshape(-1, *shape[1:]), steps=8)
+    snn = fs.convert(model, calibration_data=x, steps=8)
+    assert sets(snn) == sets(folded) and len(set(sets(snn)[0])) > 1
+    expected = ops.convert_to_numpy(folded(x.reshape(-1, *shape[1:])))
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(snn(x)).reshape(expected.shape), expected, atol=1e-5
+    )
+
+
+def test_statistics_of_time_distributed_layers_are_those_of_the_layer():
+    inner = network(layers.BatchNormalization(), layers.GRU(UNITS, name="layer"))
+    shape = (2, 3, STEPS, FEATURES)
+    nested = layers.TimeDistributed(layers.TimeDistributed(layers.GRU(UNITS)), name="layer")
+    model = network(layers.BatchNormalization(), nested, shape=shape)
+    model.set_weights(inner.get_weights())
+    ours, theirs = input_statistics(model), input_statistics(inner)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine.site, mine.source) == (other.site, other.source)
+        np.testing.assert_allclose(mine.mean, other.mean)
+        np.testing.assert_allclose(mine.deviation, other.deviation)
+    assert sets(fs.convert(model)) == sets(fs.convert(inner))
 
 
 STATISTICS = {

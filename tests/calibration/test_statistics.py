@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import fs_neurons as fs
 from fs_neurons import models
@@ -157,10 +157,10 @@ def test_a_single_tap_is_exact(build):
     linear.build((None, 4, 4, 4))
     linear.set_weights(inner.get_weights())
     ones = np.ones((1, 4, 4, 1))
-    expected = np.asarray(linear((ones * mean).astype(np.float32)))[0, 0, 0]
+    expected = ops.convert_to_numpy(linear((ones * mean).astype(np.float32)))[0, 0, 0]
     np.testing.assert_allclose(found.mean, expected, rtol=1e-5, atol=1e-6)
     linear.set_weights([np.square(inner.get_weights()[0]), np.zeros_like(bias)])
-    expected = np.asarray(linear((ones * deviation**2).astype(np.float32)))[0, 0, 0]
+    expected = ops.convert_to_numpy(linear((ones * deviation**2).astype(np.float32)))[0, 0, 0]
     np.testing.assert_allclose(np.square(found.deviation), expected, rtol=1e-5)
 
 

@@ -242,6 +242,17 @@ def test_recurrent_layers_are_unrolled(fmt, masked, tmp_path):
     np.testing.assert_allclose(outputs, ops.convert_to_numpy(snn(x)), atol=1e-5)
 
 
+def test_time_distributed_recurrent_layers_are_unrolled(tmp_path):
+    pytest.importorskip("tf2onnx")
+    keras.utils.set_random_seed(0)
+    each = layers.TimeDistributed(layers.Bidirectional(layers.GRU(2)))
+    snn = fs.convert(keras.Sequential([keras.Input((2, 4, 3)), each, layers.LSTM(3)]))
+    x = np.random.default_rng(0).normal(size=(5, 2, 4, 3)).astype(np.float32)
+    fs.export(snn, tmp_path / "snn.onnx")
+    outputs = opened(tmp_path / "snn.onnx", "onnx")(x)
+    np.testing.assert_allclose(outputs, ops.convert_to_numpy(snn(x)), atol=1e-5)
+
+
 def test_recurrent_layers_that_onnx_cannot_have_are_refused_by_name(tmp_path):
     pytest.importorskip("tf2onnx")
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import convolves_channels_first
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from keras import layers
+from keras import layers, ops
 
 import fs_neurons as fs
 from fs_neurons.conversion.folding import fold
@@ -38,7 +38,7 @@ def assert_equal(model, folded, count=3):
         keras.tree.flatten(folded(x, training=False)),
         strict=True,
     ):
-        a, b = np.asarray(a), np.asarray(b)
+        a, b = ops.convert_to_numpy(a), ops.convert_to_numpy(b)
         assert np.abs(a - b).max() <= 1e-5 * max(1, np.abs(a).max())
 
 
@@ -199,10 +199,10 @@ def test_convert_folds(tmp_path):
         "Dense",
     ]
     x = np.random.default_rng(0).normal(size=(3, 8, 8, 2)).astype(np.float32)
-    assert np.abs(np.asarray(snn(x)) - np.asarray(model(x))).max() < 0.02
+    assert np.abs(ops.convert_to_numpy(snn(x)) - ops.convert_to_numpy(model(x))).max() < 0.02
     snn.save(tmp_path / "snn.keras")
     loaded = keras.models.load_model(tmp_path / "snn.keras")
-    assert (np.asarray(loaded(x)) == np.asarray(snn(x))).all()
+    assert (ops.convert_to_numpy(loaded(x)) == ops.convert_to_numpy(snn(x))).all()
     front = keras.Sequential(
         [keras.Input((4,)), layers.BatchNormalization(name="loose"), layers.ReLU()]
     )
@@ -304,4 +304,6 @@ def test_no_bias_is_folded_into_a_layer_that_would_add_it_along_the_width(use_bi
     first, second = (x.name for x in model.layers if isinstance(x, layers.BatchNormalization))
     assert list(report.folded) == [second] and "along the width" in report.left[first]
     images = np.random.default_rng(0).normal(size=(3, 2, 5, 4)).astype(np.float32)
-    np.testing.assert_allclose(np.asarray(folded(images)), np.asarray(model(images)), atol=1e-5)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(folded(images)), ops.convert_to_numpy(model(images)), atol=1e-5
+    )

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import simulated
-from keras import layers
+from keras import layers, ops
 
 import fs_neurons as fs
 from fs_neurons.conversion.folding import fold_inputs
@@ -31,12 +31,16 @@ def test_pixels_are_coded_without_error():
     folded, _ = fold_inputs(model)
     coded = fs.convert(model, quality="paper", input_bits=8, input_range=(0, 256), digital="none")
     same = fs.convert(folded, quality="paper")  # the same weights
-    np.testing.assert_array_equal(np.asarray(coded(pixels())), np.asarray(same(pixels())))
-    np.testing.assert_allclose(np.asarray(coded(pixels())), np.asarray(plain(pixels())), atol=1e-3)
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(coded(pixels())), ops.convert_to_numpy(same(pixels()))
+    )
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(coded(pixels())), ops.convert_to_numpy(plain(pixels())), atol=1e-3
+    )
     with fs.record_spikes() as records:
         coded(pixels())
     bits = np.unpackbits(pixels().astype(np.uint8).reshape(5, -1), axis=1).sum(axis=1)
-    np.testing.assert_array_equal(np.asarray(records[0].spikes), bits)
+    np.testing.assert_array_equal(ops.convert_to_numpy(records[0].spikes), bits)
     row = fs.conversion_report(coded).rows[0]
     assert (row.site, row.activation, row.shape) == ("image_spikes", "input", (6, 6, 2))
 
@@ -67,7 +71,7 @@ FRONTS = {
 def test_normalisation_goes_into_the_first_weights(front, padding):
     model = network(*FRONTS[front](), padding=padding)
     folded, _ = fold_inputs(model)
-    expected, actual = (np.asarray(m(pixels(), training=False)) for m in (model, folded))
+    expected, actual = (ops.convert_to_numpy(m(pixels(), training=False)) for m in (model, folded))
     np.testing.assert_allclose(actual, expected, atol=1e-5)
     left = [x for x in folded.layers if isinstance(x, (layers.Rescaling, layers.Normalization))]
     borders = padding == "same" or front == "padded"
@@ -95,7 +99,9 @@ def test_real_numbers_take_the_range_of_the_calibration_data(sequential):
     images = np.random.default_rng(1).normal(0.3, 1, (40, 6, 6, 2)).astype(np.float32)
     snn = fs.convert(model, calibration_data=images, steps=4, input_bits=6)
     coded = next(x for x in snn.layers if isinstance(x, fs.FSInput))
-    seen = np.asarray(keras.Model(snn.inputs[0], snn.get_layer("image_low").output)(images))
+    seen = ops.convert_to_numpy(
+        keras.Model(snn.inputs[0], snn.get_layer("image_low").output)(images)
+    )
     step = coded.parameters.alpha / 64
     inside = (seen > seen.min()) & (seen < seen.max())
     assert np.abs(seen - images)[inside].max() <= step / 2 * (1 + 1e-4) and inside.mean() > 0.99
@@ -117,7 +123,9 @@ def test_saved_and_loaded(tmp_path):
     snn = fs.convert(network(normalization()), input_bits=5, input_range=(-20.0, 270.0))
     snn.save(tmp_path / "snn.keras")
     again = keras.models.load_model(tmp_path / "snn.keras")
-    np.testing.assert_array_equal(np.asarray(again(pixels())), np.asarray(snn(pixels())))
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(again(pixels())), ops.convert_to_numpy(snn(pixels()))
+    )
 
 
 def test_two_inputs_in_a_dictionary():
@@ -128,7 +136,7 @@ def test_two_inputs_in_a_dictionary():
     rng = np.random.default_rng(0)
     data = {k: rng.integers(0, 16, (5, n)).astype(np.float32) for k, n in (("a", 3), ("b", 2))}
     np.testing.assert_allclose(
-        np.asarray(snn(data)), np.asarray(fs.convert(model)(data)), atol=1e-5
+        ops.convert_to_numpy(snn(data)), ops.convert_to_numpy(fs.convert(model)(data)), atol=1e-5
     )
 
 

@@ -7,7 +7,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import fs_neurons as fs
 from fs_neurons import models
@@ -28,7 +28,7 @@ def runner():
 
 @pytest.fixture(scope="module")
 def digits():
-    return np.asarray(datasets.standardise(datasets.load("digits", "test").images[:10]))
+    return ops.convert_to_numpy(datasets.standardise(datasets.load("digits", "test").images[:10]))
 
 
 def ran(runner, path, capsys):
@@ -46,7 +46,7 @@ def test_every_spike_of_a_network_in_integers(tmp_path, runner, digits, capsys):
     assert "int64" in text.out and text.out.count(" 0 of them other than in the file") == 10
     with fs.record_spikes() as records:
         chip(digits)
-    totals = np.sum([np.asarray(record.spikes) for record in records], axis=0)
+    totals = np.sum([ops.convert_to_numpy(record.spikes) for record in records], axis=0)
     found = [int(x.replace(",", "")) for x in re.findall(r"([\d,]+) spikes", text.out)]
     assert found == totals.tolist()
     graph = nir.read(path)
@@ -127,7 +127,7 @@ def test_other_images(tmp_path, runner, capsys):
     np.save(tmp_path / "x.npy", np.moveaxis(images, -1, 1))
     assert runner.main([str(path), f"--images={tmp_path / 'x.npy'}"]) == 0
     classes = [int(x) for x in re.findall(r"class (\d)", capsys.readouterr().out)]
-    assert classes == np.asarray(snn(images)).argmax(axis=1).tolist()
+    assert classes == ops.convert_to_numpy(snn(images)).argmax(axis=1).tolist()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from keras import ops
 
 from fs_neurons import neuron
 from fs_neurons.fitting import (
@@ -61,15 +62,15 @@ def test_relu_is_measured_without_error_on_its_grid():
     relu = relu_parameters(K=10, alpha=25)
     y, spikes = respond(x.astype(np.float32), relu)
     assert np.array_equal(y, x)
-    assert np.array_equal(spikes, np.asarray(neuron.spike_count(x, relu)))
+    assert np.array_equal(spikes, ops.convert_to_numpy(neuron.spike_count(x, relu)))
 
 
 def test_measuring_computes_what_the_neuron_does():
     x = np.linspace(-20, 20, 10_001).astype(np.float32)
     swish_set = load("swish_k16_paper")
     y, spikes = respond(x, swish_set)
-    assert np.array_equal(y, np.asarray(neuron.response(x, swish_set)))
-    assert np.array_equal(spikes, np.asarray(neuron.spike_count(x, swish_set)))
+    assert np.array_equal(y, ops.convert_to_numpy(neuron.response(x, swish_set)))
+    assert np.array_equal(spikes, ops.convert_to_numpy(neuron.spike_count(x, swish_set)))
 
 
 # --- search ---------------------------------------------------------------------------------------
@@ -114,7 +115,7 @@ def test_twelve_steps_beat_the_published_sixteen():
 def test_errors_are_those_of_the_returned_set():
     fitted = fit("tanh", 5, (-4, 4), **QUICK)
     x = np.linspace(-4, 4, 100_001)
-    y = np.asarray(neuron.response(x, fitted))
+    y = ops.convert_to_numpy(neuron.response(x, fitted))
     assert fitted.errors["mse [-4, 4]"] == pytest.approx(np.mean((y - np.tanh(x)) ** 2), rel=1e-3)
     assert fitted.errors["largest error [-4, 4]"] == pytest.approx(
         np.max(np.abs(y - np.tanh(x))), rel=1e-2
@@ -221,21 +222,21 @@ def test_progress_is_shown(capsys):
 def test_with_a_guard_the_response_saturates(function, low):
     guarded = fit(function, 6, (-6, 6), guard=True, **QUICK)
     x = np.linspace(6, 900, 20_001)
-    assert np.asarray(neuron.response(x, guarded)) == pytest.approx(1, abs=0.1)
-    assert np.asarray(neuron.response(-x, guarded)) == pytest.approx(low, abs=0.1)
+    assert ops.convert_to_numpy(neuron.response(x, guarded)) == pytest.approx(1, abs=0.1)
+    assert ops.convert_to_numpy(neuron.response(-x, guarded)) == pytest.approx(low, abs=0.1)
 
 
 def test_below_the_domain_the_response_keeps_its_value():
     fitted = fit("tanh", 6, (-4, 4), **QUICK)
     x = np.linspace(-500, -4, 1001)
-    assert np.ptp(np.asarray(neuron.response(x, fitted))) == 0
-    assert np.asarray(neuron.response(x, fitted))[0] == pytest.approx(-1, abs=0.1)
+    assert np.ptp(ops.convert_to_numpy(neuron.response(x, fitted))) == 0
+    assert ops.convert_to_numpy(neuron.response(x, fitted))[0] == pytest.approx(-1, abs=0.1)
 
 
 def test_out_of_range_describes_what_happens():
     x = np.linspace(-3000, 3000, 600_001)
     fitted = fit("tanh", 6, (-4, 4), **QUICK)
-    y = np.asarray(neuron.response(x, fitted))
+    y = ops.convert_to_numpy(neuron.response(x, fitted))
     below, above = fitted.out_of_range.split("; ")
     for text, values, last in ((below, y[x < -4], y[0]), (above, y[x > 4], y[-1])):
         found = [float(number) for number in re.findall(r"-?\d+\.?\d*(?:e[+-]\d+)?", text)][1:]

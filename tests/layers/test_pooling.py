@@ -243,16 +243,20 @@ def test_any_response_that_never_falls(parameters, padded, options):
         snn.get_layer("site").scale.assign([3.0, 5.0, 7.0, 9.0])
         model.get_layer("site").scale.assign([3.0, 5.0, 7.0, 9.0])
     images = RANDOM.normal(3, 4, (4, 7, 6, 4)).astype("float32")
-    np.testing.assert_array_equal(np.asarray(snn(images)), np.asarray(model(images)))
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(snn(images)), ops.convert_to_numpy(model(images))
+    )
     result = fs.simulate(snn, images)
-    np.testing.assert_allclose(result.outputs, np.asarray(snn(images)), atol=1e-4)
+    np.testing.assert_allclose(result.outputs, ops.convert_to_numpy(snn(images)), atol=1e-4)
     # The spikes of a pool are those of the largest gate input.
     site = snn.get_layer("site")
     x = np.pad(
-        np.asarray(site.in_units(images)), ((0, 0), (1, 0), (0, 2), (0, 0)), constant_values=-np.inf
+        ops.convert_to_numpy(site.in_units(images)),
+        ((0, 0), (1, 0), (0, 2), (0, 0)),
+        constant_values=-np.inf,
     )
     x = layers.MaxPooling2D(3, 2, "same")(x if padded else site.in_units(images))
-    count = np.asarray(fs.neuron.spike_count(x, parameters))
+    count = ops.convert_to_numpy(fs.neuron.spike_count(x, parameters))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         (pool,) = fs.profile(snn, images, batch_size=3).pools
@@ -280,6 +284,6 @@ def test_pools_of_other_neurons_are_saved(tmp_path):
     snn.save(tmp_path / "snn.keras")
     again = keras.models.load_model(tmp_path / "snn.keras")
     x = RANDOM.normal(3, 4, (2, 7, 6, 4)).astype("float32")
-    np.testing.assert_array_equal(np.asarray(again(x)), np.asarray(snn(x)))
+    np.testing.assert_array_equal(ops.convert_to_numpy(again(x)), ops.convert_to_numpy(snn(x)))
     with pytest.raises(ValueError, match="K and alpha"):
         fs.FSMaxPooling2D()

@@ -71,7 +71,7 @@ def test_the_product_is_that_of_decoded_values_and_exact_on_grids():
     images = np.random.default_rng(0).integers(-64, 64, (9, 6)).astype(np.float32) / 32
     result = fs.simulate(snn, images)
     assert result.deviation == 0
-    np.testing.assert_array_equal(result.outputs, np.asarray(snn(images)))
+    np.testing.assert_array_equal(result.outputs, ops.convert_to_numpy(snn(images)))
 
 
 def test_what_needs_a_multiplier_is_named():

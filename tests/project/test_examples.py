@@ -43,6 +43,7 @@ def test_mobilenet_converts_and_fires(run):
     assert 0.1 < spikes < 5
 
 
+@pytest.mark.long
 def test_a_swish_network_keeps_its_accuracy(run):
     printed = run("swish_network")
     accuracies = [float(a) for a in re.findall(r"([\d.]+)%", printed)]

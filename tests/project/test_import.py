@@ -40,7 +40,9 @@ def test_neither_keras_nor_its_backends_are_started():
     "imports",
     [
         "import fs_neurons, keras",
-        "import fs_neurons, tensorflow; keras = tensorflow.keras",
+        pytest.param(
+            "import fs_neurons, tensorflow; keras = tensorflow.keras", marks=pytest.mark.long
+        ),
         pytest.param("import fs_neurons.neuron, keras", marks=pytest.mark.long),
         pytest.param("import fs_neurons.files.models, keras", marks=pytest.mark.long),
         pytest.param("import keras, fs_neurons", marks=pytest.mark.long),

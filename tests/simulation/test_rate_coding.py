@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import fs_neurons as fs
 from fs_neurons.simulation.rate_coding import firing_thresholds, simulate_rate
@@ -26,7 +26,7 @@ def images():
 def test_thresholds_are_percentiles_of_activations(model, images):
     snn = fs.convert(model)
     hidden = keras.Model(model.inputs[0], [layer.output for layer in model.layers[1:3]])
-    expected = [np.percentile(np.asarray(y), 90) for y in hidden(images)]
+    expected = [np.percentile(ops.convert_to_numpy(y), 90) for y in hidden(images)]
     assert firing_thresholds(snn, images, 90) == pytest.approx(expected, rel=1e-6)
 
 
@@ -53,7 +53,7 @@ def test_rates_approach_the_network(model, images):
     snn = fs.convert(model)
     thresholds = [100 / 99 * t for t in firing_thresholds(snn, images, 100)]
     errors = [
-        np.abs(step.outputs - np.asarray(model(images))).max()
+        np.abs(step.outputs - ops.convert_to_numpy(model(images))).max()
         for step in simulate_rate(snn, images, thresholds, 400)
     ]
     assert errors[399] < errors[39] / 4 < errors[3] / 4

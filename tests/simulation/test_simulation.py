@@ -16,12 +16,12 @@ def spike_counts(snn, images):
     """(sites, images), by the network itself."""
     with fs.record_spikes() as records:
         snn(images)
-    return np.array([np.asarray(record.spikes) for record in records])
+    return np.array([ops.convert_to_numpy(record.spikes) for record in records])
 
 
 def assert_same(snn, images, **arguments):
     result = fs.simulate(snn, images, **arguments)
-    outputs = keras.tree.map_structure(np.asarray, snn(images))
+    outputs = keras.tree.map_structure(ops.convert_to_numpy, snn(images))
     keras.tree.map_structure(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4), result.outputs, outputs
     )
@@ -138,9 +138,9 @@ def test_trained_networks(name):
     from fs_neurons.data import datasets
 
     snn = fs.convert(models.pretrained(name, "digits"))
-    images = np.asarray(datasets.standardise(datasets.load("digits", "test").images[:7]))
+    images = ops.convert_to_numpy(datasets.standardise(datasets.load("digits", "test").images[:7]))
     result = assert_same(snn, images)
-    assert np.abs(result.outputs - np.asarray(snn(images))).max() == 0
+    assert np.abs(result.outputs - ops.convert_to_numpy(snn(images))).max() == 0
     assert result.deviation < 1e-5
 
 
@@ -203,7 +203,7 @@ def test_random_graphs(operations):
     images = np.random.default_rng(2).normal(size=(3, 6)).astype(np.float32)
     result = fs.simulate(snn, images)
     for a, b in zip(result.outputs, snn(images), strict=True):
-        assert np.abs(a - np.asarray(b)).max() <= 1e-4
+        assert np.abs(a - ops.convert_to_numpy(b)).max() <= 1e-4
     counts = np.array([site.spikes for site in result.sites])
     assert (counts == spike_counts(snn, images)).all()
 
@@ -235,9 +235,9 @@ def test_augmentation_layers_do_nothing():
     images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
     result = fs.simulate(snn, images)
     with fs.record_spikes() as records:
-        outputs = np.asarray(snn(images, training=False))
+        outputs = ops.convert_to_numpy(snn(images, training=False))
     assert np.abs(result.outputs - outputs).max() <= 1e-5
-    assert (result.sites[0].spikes == np.asarray(records[0].spikes)).all()
+    assert (result.sites[0].spikes == ops.convert_to_numpy(records[0].spikes)).all()
 
 
 def test_low_precision_is_refused_for_what_it_is():

@@ -1,6 +1,5 @@
 import dataclasses
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -214,7 +213,7 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(tmp_path, stop_
 
 CHILD = """
 import os, signal
-import fs_neurons.files.writing as writing
+import conftest  # it has a GPU compute as here
 from tiny import trained
 
 replace, count = os.replace, 0
@@ -234,10 +233,10 @@ trained(checkpoint={path!r})
 def test_a_process_killed_while_it_writes_resumes_to_the_same_weights(tmp_path):
     """SIGKILL when the checkpoint of the second epoch is written but not yet in its place."""
     path = tmp_path / "c.npz"
-    folders = os.pathsep.join([str(ROOT), str(pathlib.Path(__file__).parent)])
     child = subprocess.run(
         [sys.executable, "-c", CHILD.format(path=str(path))],
-        env={**os.environ, "PYTHONPATH": folders}, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True, text=True,
     )  # fmt: skip
     assert child.returncode == -signal.SIGKILL, child.stderr[-2000:]
     assert len(list(tmp_path.iterdir())) == 2  # the first checkpoint, and what was being written
