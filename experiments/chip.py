@@ -40,7 +40,8 @@ flags.DEFINE_integer("profiled", 100, "Images of the profile.", lower_bound=1, f
 
 INPUT_BITS, CALIBRATION_IMAGES = 8, 500
 PARAMETER_BITS = 8
-SWISH_STEPS = 16
+# The sets that conversion takes by itself reach further than d of 8 bits is fine.
+SWISH, SWISH_STEPS = "swish_k16", 16
 # The range is one of standardised images: few pixels leave it.
 CODED: dict[str, Any] = {
     "input_bits": INPUT_BITS, "input_range": (-3.0, 3.0), "digital": "none",
@@ -48,7 +49,7 @@ CODED: dict[str, Any] = {
 
 
 class Conversion(NamedTuple):
-    """A converted network; `data` is what it was calibrated on, for its integers to be fitted to."""
+    """A converted network; its integers are fitted to `data`, training images without labels, if there are any."""
 
     sets: str
     K: int
@@ -72,7 +73,7 @@ def main() -> None:
     written: list[dict[str, Any]] = []
     for name in networks:
         model = runner.pretrained(name, data.name)
-        snns = [converted(model, FLAGS.K)]
+        snns = [converted(model, FLAGS.K, training)]
         if FLAGS.steps and not has_gates(model):
             snns.append(calibrated(model, FLAGS.steps, training, path))
         written += measure(model, snns, bits, data, path, FLAGS.batch_size, FLAGS.profiled)
@@ -149,11 +150,12 @@ def _key(row: Any) -> tuple[Any, ...]:
     return tuple(row[key] for key in ("network", "sets", "K", "weight_bits", "parameter_bits"))
 
 
-def converted(model: keras.Model, K: int) -> Conversion:
-    """Everything a spike: FS-ReLU of K steps; for Swish and gates the sets that conversion takes by itself."""
+def converted(model: keras.Model, K: int, training: np.ndarray) -> Conversion:
+    """Everything a spike: FS-ReLU of K steps; one set for Swish, and for gates what conversion takes by itself."""
     if has_gates(model):
-        return Conversion("chosen", SWISH_STEPS, fs.convert(model, steps=SWISH_STEPS, **CODED))
-    return Conversion("FS-ReLU", K, fs.convert(model, relu=fs.relu_parameters(K, 25.0), **CODED))
+        return Conversion(SWISH, SWISH_STEPS, fs.convert(model, swish=SWISH, **CODED))
+    snn = fs.convert(model, relu=fs.relu_parameters(K, 25.0), **CODED)
+    return Conversion("FS-ReLU", K, snn, training)
 
 
 def has_gates(model: keras.Model) -> bool:

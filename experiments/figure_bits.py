@@ -43,7 +43,7 @@ def main() -> None:
     for name in NETWORKS[data.name]:
         model = runner.pretrained(name, data.name)
         bits = [Bits(), *(Bits(n, chip.PARAMETER_BITS) for n in WEIGHT_BITS)]
-        snns = [chip.converted(model, K)]
+        snns = [chip.converted(model, K, training)]
         if not chip.has_gates(model):
             snns.append(chip.calibrated(model, STEPS, training, path))
         rows += chip.measure(model, snns, bits, data, path, FLAGS.batch_size)
@@ -79,7 +79,7 @@ def main() -> None:
 def _draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True, layout="constrained")
     quantised = [row for row in rows if row["weight_bits"]]
-    few = [row for row in quantised if row["sets"].startswith("swish")]
+    few = [row for row in quantised if row["sets"].startswith(f"{chip.SWISH}_q")]
     curves = dict.fromkeys((row["network"], row["K"]) for row in quantised)
     for colour, (name, steps) in zip(COLOURS, curves, strict=False):
         style = {"ms": 4, "color": colour, "label": f"{runner.title(name)}, K = {steps}"}

@@ -21,6 +21,7 @@ from fs_neurons.conversion.integers import (
     unit_beside,
 )
 from fs_neurons.conversion.potentials import producers_of, sums_before
+from fs_neurons.conversion.rounding import Seen
 from fs_neurons.layers import FSActivation, FSMaxPooling2D, RightShift
 from fs_neurons.network import kinds
 from fs_neurons.network.calls import Call, Value
@@ -46,6 +47,7 @@ class IntegerLayers:
         weight, parameter: largest that weights, and d of sets that are no binary codes, may be.
         potential: that sums must stay below.
         coarser: name of a call, of weights or a product -> factors of the scales of its output channels.
+        seen: what weighted calls do to images, for their weights to be rounded; empty where there are none.
         offsets: of the outputs of weighted calls, (channels,), see `integer_offsets`.
         parts: of units where branches meet, see `integer_weights`.
 
@@ -57,10 +59,11 @@ class IntegerLayers:
 
     def __init__(
         self, network: Graph, weight: int, parameter: int, potential: int,
-        coarser: Mapping[str, np.ndarray], offsets: Mapping[Call, np.ndarray], parts: int,
+        coarser: Mapping[str, np.ndarray], seen: Mapping[Call, Seen],
+        offsets: Mapping[Call, np.ndarray], parts: int,
     ):  # fmt: skip
         self.network = network
-        self.coarser, self.offsets, self.parts = coarser, offsets, parts
+        self.coarser, self.seen, self.offsets, self.parts = coarser, seen, offsets, parts
         self.over: dict[Call, np.ndarray] = {}
         self.rescaled: set[Call] = set()
         self.made: dict[int, tuple[Call, Integers]] = {}
@@ -107,7 +110,9 @@ class IntegerLayers:
         common = is_output(self.network, call.outputs)
         beside = unit_beside(self.network, call, self.of)
         coarser = self.coarser.get(call.name, 1.0)
-        known = self.largest_weight, common, beside, coarser, self.parts
+        seen = self.seen.get(call)
+        feedback = None if seen is None else seen.feedback
+        known = self.largest_weight, common, beside, coarser, self.parts, feedback
         w = integer_weights(op, x, inputs, *known)
         worst = max(np.abs(w.low).max(), np.abs(w.high).max())
         coded = call.inputs[0] in self.coding.sources

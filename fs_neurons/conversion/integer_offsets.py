@@ -5,42 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from fs_neurons.conversion.integers import Integers
+from fs_neurons.conversion.rounding import Seen, mean
 from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.graph import Graph
 
 
-def mean_outputs(network: Graph, structure: Any, images: Any, calls: Any) -> dict[Call, np.ndarray]:
-    """The mean output of calls, (channels,) each.
-
-    Args:
-        network: that they are part of.
-        structure: of its inputs.
-        images: what the network takes.
-        calls: any of its calls.
-    """
-    means: dict[Call, np.ndarray] = {}
-
-    def each(call: Call, tensors: Callable[[Value], Any]) -> Any:
-        y = call(tensors)
-        if call in calls:
-            means[call] = _mean(y)
-        return y
-
-    network.run(_packed(structure, images), each)
-    return means
-
-
 def fitted_offsets(
     chip: Graph,
-    structure: Any,
-    images: Any,
+    inputs: Any,
     made: Mapping[int, tuple[Call, Integers]],
-    means: Mapping[Call, np.ndarray],
+    seen: Mapping[Call, Seen],
 ) -> dict[Call, np.ndarray]:
     """What to add to the output of layers of a network in integers, so that their means are those of the original.
 
@@ -48,10 +26,9 @@ def fitted_offsets(
 
     Args:
         chip: the network in integers.
-        structure: of its inputs.
-        images: what it takes.
+        inputs: tensors in the structure that it takes.
         made: id of a layer -> the call that it was made of, and its output.
-        means: outputs of these calls, see `mean_outputs`.
+        seen: what these calls give for the same inputs.
 
     Returns:
         (channels,) each, in units of the original.
@@ -63,19 +40,9 @@ def fitted_offsets(
         if id(call.op) not in made:
             return y
         original, output = made[id(call.op)]
-        offset = np.rint(means[original] / output.unit - _mean(y))
+        offset = np.rint(seen[original].mean / output.unit - mean(y))
         offsets[original] = offset * output.unit
         return y + ops.convert_to_tensor(offset.astype(np.float32))
 
-    chip.run(_packed(structure, images), each)
+    chip.run(inputs, each)
     return offsets
-
-
-def _packed(structure: Any, images: Any) -> Any:
-    arrays = [ops.convert_to_tensor(x, "float32") for x in keras.tree.flatten(images)]
-    return keras.tree.pack_sequence_as(structure, arrays)
-
-
-def _mean(y: Any) -> np.ndarray:
-    values = ops.convert_to_numpy(y)
-    return np.asarray(values.mean(axis=tuple(range(values.ndim - 1)), dtype=np.float64))

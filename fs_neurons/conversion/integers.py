@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from fs_neurons.conversion.rounding import Feedback
 from fs_neurons.network.calls import Call, Value
 from fs_neurons.network.graph import Graph
 from fs_neurons.network.kinds import ACTIVATION, DEPTHWISE, SUM, kind_of
@@ -87,7 +88,7 @@ class IntegerWeights:
 
 def integer_weights(
     layer: Any, x: Integers, inputs: int, largest: int, common: bool, beside: np.ndarray | None,
-    coarser: np.ndarray | float = 1.0, parts: int = 1,
+    coarser: np.ndarray | float = 1.0, parts: int = 1, feedback: Feedback | None = None,
 ) -> IntegerWeights:  # fmt: skip
     """The weights of a layer as integers.
 
@@ -100,12 +101,14 @@ def integer_weights(
         beside: the unit of what its output is added to, if that is known.
         coarser: factors of the units of the output channels.
         parts: of the smaller of the units of two branches, in which the larger is a whole number.
+        feedback: of rounding errors to weights that are not yet rounded.
     """
     kind = kind_of(layer)
     over_inputs, over_outputs = kind.scale_inputs, kind.scale_outputs
     assert over_inputs is not None and over_outputs is not None
     kernel, *biases = (w.astype(np.float64) for w in layer.get_weights())
-    real = kernel * over_inputs(layer, np.broadcast_to(x.unit, inputs))
+    in_units = over_inputs(layer, np.broadcast_to(x.unit, inputs))
+    real = kernel * in_units
 
     def by_output(values: np.ndarray, function: Callable[..., Any]) -> np.ndarray:
         """(channels,) of the kernel's entries for each output channel."""
@@ -128,6 +131,9 @@ def integer_weights(
     unit = np.full_like(unit, unit.max()) if common else unit
     unit = _commensurable(unit, beside, parts)
     weights = rounded(unit)
+    if feedback is not None:
+        steps = np.broadcast_to(over_outputs(layer, unit) / in_units, kernel.shape)
+        weights = feedback.rounded(kernel, steps, largest)
     bias = np.rint(biases[0] / unit) if biases else np.zeros_like(unit)
     # Of inputs that may be zero too, as at padded borders.
     low = over_inputs(layer, np.broadcast_to(np.minimum(x.low, 0), inputs))

@@ -27,7 +27,7 @@ from keras import layers
 
 from fs_neurons.conversion.folding import fold
 from fs_neurons.conversion.integer_layers import RULES, IntegerLayers
-from fs_neurons.conversion.integer_offsets import fitted_offsets, mean_outputs
+from fs_neurons.conversion.integer_offsets import fitted_offsets
 from fs_neurons.conversion.integers import (
     Integers,
     Numbers,
@@ -35,6 +35,7 @@ from fs_neurons.conversion.integers import (
     coded_in_integers,
 )
 from fs_neurons.conversion.potentials import coarsened
+from fs_neurons.conversion.rounding import Seen, observed, packed
 from fs_neurons.layers import INPUT, FSActivation, FSInput
 from fs_neurons.network import kinds
 from fs_neurons.network.errors import ConversionError
@@ -63,8 +64,9 @@ def quantize(
             integers in units of the potential.
         potential_bits: of potentials, with their sign. Where a sum could become larger, the weights that it is
             made of are rounded more coarsely, with a warning.
-        calibration_data: inputs without labels, a few hundred, computed at once. Biases then make up for what rounding
-            does to the mean of each channel.
+        calibration_data: inputs without labels, a few hundred, computed at once. The error of each weight that is
+            rounded is then made up for by others of its filter, and biases for what is left of it in the mean of
+            each channel.
 
     Returns:
         A new model that takes the same inputs; its outputs are integers times their unit.
@@ -86,10 +88,14 @@ def quantize(
     largest = 2 ** (weight_bits - 1) - 1, 2 ** (parameter_bits - 1) - 1
     coarser: dict[str, np.ndarray] = {}
     offsets: dict[Call, np.ndarray] = {}
-    parts, fits = PARTS, calibration_data is not None
+    inputs, seen, fits = None, dict[Call, Seen](), calibration_data is not None
+    if fits:
+        inputs = packed(input_structure(folded), calibration_data)
+        seen = observed(network, inputs)
+    parts = PARTS
     while True:
         limit = 2 ** (potential_bits - 1)
-        quantizer = _Quantizer(network, *largest, limit, coarser, offsets, parts)
+        quantizer = _Quantizer(network, *largest, limit, coarser, seen, offsets, parts)
         chip = quantizer.build(folded)
         if quantizer.over and parts > 1:
             parts = 1
@@ -98,10 +104,7 @@ def quantize(
                 network, quantizer.over, quantizer.rescaled, coarser, largest[0], limit
             )
         elif fits:
-            structure, made = input_structure(folded), quantizer.made
-            originals = {call for call, _ in made.values()}
-            means = mean_outputs(network, structure, calibration_data, originals)
-            offsets = fitted_offsets(trace(chip), structure, calibration_data, made, means)
+            offsets = fitted_offsets(trace(chip), inputs, quantizer.made, seen)
             fits = False
         else:
             break
