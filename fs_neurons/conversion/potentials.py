@@ -56,7 +56,8 @@ def coarsened(
         if most > largest:
             raise ConversionError(
                 f"potentials behind {call.name!r} could reach {limit * ratio.max():.0f}, and must stay below"
-                f" {limit}: take fewer weight_bits, or fewer steps"
+                f" {limit}: take fewer weight_bits, fewer steps, or, where each channel has a set of its own, one"
+                " for all of them, as in convert(model, swish='swish_k16')"
             )
     return factors
 
