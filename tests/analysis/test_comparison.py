@@ -128,7 +128,7 @@ def nested(depth, seed=0):
     return keras.Model(inputs, layers.Dense(3)(y), name="nested")
 
 
-@pytest.mark.filterwarnings("ignore:gate inputs outside")
+@pytest.mark.filterwarnings("ignore:gate inputs outside", "ignore:outside what their parameters")
 @pytest.mark.parametrize(
     ("depth", "fold"),
     [
