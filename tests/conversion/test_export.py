@@ -220,7 +220,11 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("fmt", "masked"),
-    [("onnx", False), *(pytest.param(fmt, True, marks=with_masks) for fmt in ("onnx", "litert"))],
+    [
+        ("onnx", False),
+        pytest.param("onnx", True, marks=with_masks),
+        pytest.param("litert", True, marks=[with_masks, pytest.mark.long]),
+    ],
 )
 def test_recurrent_layers_are_unrolled(fmt, masked, tmp_path):
     keras.utils.set_random_seed(0)

@@ -150,7 +150,7 @@ def assert_every_number_is_an_integer(chip, limit=2**24):
 
 @clipped
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("pool", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_every_number_is_that_of_64_bit_integers(bits, pool):
     snn = fs.convert(
         residual(pool), relu=fs.relu_parameters(6, 4.0, "nearest"), **CODED, digital="none"

@@ -139,7 +139,7 @@ def each_by_itself(layer, x):
     return ops.stack([layer(x[:, i]) for i in range(OUTER)], axis=1)
 
 
-LONG = ("both ways", "stack", "convolution")
+LONG = ("both ways", "stack", "convolution", "nested")
 
 
 @pytest.mark.parametrize(

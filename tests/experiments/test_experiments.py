@@ -293,6 +293,7 @@ def test_pareto_measures_every_method_at_its_steps(network, method, steps):
     assert found == steps
 
 
+@pytest.mark.long
 def test_networks_without_data(tmp_path):
     printed = run(
         "without_data",
@@ -307,6 +308,7 @@ def test_networks_without_data(tmp_path):
     assert all(row["ann"] - row["snn"] < 5 for row in rows)
 
 
+@pytest.mark.long
 def test_a_chip(tmp_path):
     arguments = (
         "chip", "--data=digits", "--limit=40", "--networks=resnet8", "--steps=0", "--profiled=5",

@@ -35,6 +35,7 @@ def test_shipped_networks_are_small_and_load(name):
     assert summary["test_accuracy"] >= least[networks.NETWORKS[name].data]
 
 
+@pytest.mark.long
 def test_the_table_has_a_row_for_each_set(tmp_path, monkeypatch):
     monkeypatch.setattr(recurrent, "SETS", [(12, ""), (12, "sparse"), (8, "calibrated")])
     monkeypatch.setattr(recurrent, "CALIBRATION_SEQUENCES", 100)

@@ -85,6 +85,7 @@ def small(monkeypatch):
         monkeypatch.setattr(benchmark, name, value)
 
 
+@pytest.mark.long
 def test_benchmark_writes_what_it_prints_and_replaces_no_complete_one(tmp_path, small):
     whole = tmp_path / "benchmark.json"
     whole.write_text("everything")
