@@ -32,13 +32,14 @@ test_all: $(VENV)/installed  ## the long tests as well: whole families of networ
 	$(PYTEST) --long=$(LONG) tests
 
 # What does not need TensorFlow, on the other backends. JAX compiles every operation for every shape, so that
-# all of conversion would take as long as the rest together.
+# all of conversion would take as long as the rest together, and the largest networks of the rest minutes.
 CORE := neuron layers calibration analysis simulation training
 MORE_jax := conversion/test_recurrent_networks.py
+LESS_jax := -k "not trained_networks and not stack and not convolutional and not folded"
 MORE_torch := network conversion
 test_jax test_torch: test_%: $(VENV)/installed
 	$(RUN) -m pip install --quiet --editable ".[$*]" $(TORCH)
-	KERAS_BACKEND=$* $(PYTEST) $(CORE:%=tests/%) $(MORE_$*:%=tests/%)
+	KERAS_BACKEND=$* $(PYTEST) $(LESS_$*) $(CORE:%=tests/%) $(MORE_$*:%=tests/%)
 test_jax:  ## the tests of the core rooms on JAX
 test_torch:  ## the tests of the core rooms on PyTorch; TORCH=torch==2.13.0 for that version
 
