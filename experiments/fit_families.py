@@ -93,26 +93,24 @@ SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 OF_WIDE = (2.4e-3, 2.4e-3, 5e-4, 3e-4, 1.6e-4, 6e-5, 6e-5, 6e-5)
 OF_LOW = (1e-3, 6e-4, 3e-4, 8e-5, 4e-5)
 OF_FAR = OF_WIDE[:5]
-OF_FAR_LOW, OF_FAR_NEAR = OF_LOW[:4], OF_WIDE[:3]
+# These are for small errors alone.
+OF_FAR_LOW, OF_FAR_NEAR = (
+    tuple(penalty / 8 for penalty in penalties) for penalties in (OF_LOW[:4], OF_WIDE[:3])
+)
 OF_HIGH = (1e-3, 1e-3, 5e-4, 3e-4, 1.6e-4)
 OF_GELU = (3.2e-3, 2.4e-3, 1e-3, 6e-4, 3.2e-4, 1.2e-4, 1.2e-4, 1.2e-4)
 
 
-def _silu(K: int, factor: float, finest: dict[Shape, tuple[float, ...]] | None = None) -> Family:
-    """Members with few spikes, and with more spikes and smaller errors; the latter alone of the shapes in `finest`."""
-
-    def by_scale(
-        penalties: tuple[float, ...], shares: tuple[float, ...]
-    ) -> dict[float, tuple[float, ...]]:
-        return {
-            scale: tuple(factor * penalty * share for share in shares)
+def _silu(K: int, factor: float, further: dict[Shape, tuple[float, ...]] | None = None) -> Family:
+    """Members with few spikes, and with more spikes and smaller errors; `further` are shapes and their penalties."""
+    shapes = {WIDE: OF_WIDE, LOW: OF_LOW, HIGH: OF_HIGH, FAR: OF_FAR, **(further or {})}
+    members = {
+        shape: {
+            scale: (factor * penalty, factor * penalty / 8)
             for scale, penalty in zip(SCALES, penalties, strict=False)
         }
-
-    shapes = {WIDE: OF_WIDE, LOW: OF_LOW, HIGH: OF_HIGH, FAR: OF_FAR}
-    members = {shape: by_scale(penalties, (1.0, 1 / 8)) for shape, penalties in shapes.items()}
-    for shape, penalties in (finest or {}).items():
-        members[shape] = by_scale(penalties, (1 / 8, 1 / 64))
+        for shape, penalties in shapes.items()
+    }
     return Family("silu", K, members)
 
 

@@ -130,8 +130,9 @@ def integer_weights(
     unit = unit * coarser
     unit = np.full_like(unit, unit.max()) if common else unit
     unit = _commensurable(unit, beside, parts)
-    weights = rounded(unit)
-    if feedback is not None:
+    if feedback is None:
+        weights = rounded(unit)
+    else:
         steps = np.broadcast_to(over_outputs(layer, unit) / in_units, kernel.shape)
         weights = feedback.rounded(kernel, steps, largest)
     bias = np.rint(biases[0] / unit) if biases else np.zeros_like(unit)

@@ -23,7 +23,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from fs_neurons.conversion.folding import fold
 from fs_neurons.conversion.integer_layers import RULES, IntegerLayers
@@ -35,7 +35,7 @@ from fs_neurons.conversion.integers import (
     coded_in_integers,
 )
 from fs_neurons.conversion.potentials import coarsened
-from fs_neurons.conversion.rounding import Seen, observed, packed
+from fs_neurons.conversion.rounding import Seen, observed
 from fs_neurons.layers import INPUT, FSActivation, FSInput
 from fs_neurons.network import kinds
 from fs_neurons.network.errors import ConversionError
@@ -90,7 +90,8 @@ def quantize(
     offsets: dict[Call, np.ndarray] = {}
     inputs, seen, fits = None, dict[Call, Seen](), calibration_data is not None
     if fits:
-        inputs = packed(input_structure(folded), calibration_data)
+        images = [ops.convert_to_tensor(x, "float32") for x in keras.tree.flatten(calibration_data)]
+        inputs = keras.tree.pack_sequence_as(input_structure(folded), images)
         seen = observed(network, inputs)
     parts = PARTS
     while True:

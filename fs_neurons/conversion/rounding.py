@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -128,9 +127,3 @@ def mean(y: Any) -> np.ndarray:
     """(channels,), of a tensor."""
     values = ops.convert_to_numpy(y)
     return np.asarray(values.mean(axis=tuple(range(values.ndim - 1)), dtype=np.float64))
-
-
-def packed(structure: Any, images: Any) -> Any:
-    """Images as tensors, in the structure that a network takes."""
-    arrays = [ops.convert_to_tensor(x, "float32") for x in keras.tree.flatten(images)]
-    return keras.tree.pack_sequence_as(structure, arrays)
