@@ -28,8 +28,6 @@ from fs_neurons.neuron.sets import to_dict
 
 # Weight of either side beyond the domain: enough to saturate there, and no more, as it costs accuracy inside.
 GUARD = 0.005
-# Share of the weight of gate inputs that is spread over the domain; the rest is the Gaussian of a shape.
-FLOOR = 0.25
 # Of what is spread over the whole domain.
 RARE = 3e-4
 
@@ -43,6 +41,8 @@ class Shape:
         domain: that they cover.
         mean, deviation: of the gate inputs within it.
         common: where all but rare gate inputs are; the whole domain when missing.
+        floor: share of the weight of gate inputs that is spread over the domain; the rest is the Gaussian.
+        effort: of that of a member, how much one of these gets.
     """
 
     name: str
@@ -50,6 +50,8 @@ class Shape:
     mean: float
     deviation: float
     common: tuple[float, float] | None = None
+    floor: float = 0.25
+    effort: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +90,19 @@ FAR_LOW = Shape("_far_low", (-8.0, 96.0), -3.0, 2.0, (-8.0, 4.0))
 FAR_NEAR = Shape("_far_near", (-8.0, 96.0), 0.0, 1.5, (-5.0, 6.0))
 SYMMETRIC = Shape("", (-8.0, 8.0), 0.0, 2.5)
 
+
+def _window(mean: float) -> Shape:
+    """Of channels that meet a narrow range, `mean` standard deviations from 0; the scale is the standard deviation."""
+    reach = 4.0
+    return Shape(f"_at{mean:g}", (mean - reach, mean + reach), mean, 1.0, floor=0.1, effort=0.25)
+
+
+# Means, and standard deviations at which a range is narrow or Swish is bent in it.
+WINDOWS = tuple(map(_window, (0.0, -1.5, 1.5, -3.0, 3.0, -4.5)))
+DEVIATIONS = tuple(2.0**octave for octave in range(-5, 2))
+# Gate inputs further out are those of ReLU, or of 0.
+LOWEST, HIGHEST = -7.0, 9.0
+
 # Small scales have large errors and take many spikes, large ones (nearly ReLU) the opposite.
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 OF_WIDE = (2.4e-3, 2.4e-3, 5e-4, 3e-4, 1.6e-4, 6e-5, 6e-5, 6e-5)
@@ -101,8 +116,27 @@ OF_HIGH = (1e-3, 1e-3, 5e-4, 3e-4, 1.6e-4)
 OF_GELU = (3.2e-3, 2.4e-3, 1e-3, 6e-4, 3.2e-4, 1.2e-4, 1.2e-4, 1.2e-4)
 
 
-def _silu(K: int, factor: float, further: dict[Shape, tuple[float, ...]] | None = None) -> Family:
-    """Members with few spikes, and with more spikes and smaller errors; `further` are shapes and their penalties."""
+def scaled_function(activation: str, scale: float) -> Callable[[np.ndarray], np.ndarray]:
+    """f_s of an activation, as fs_neurons/neuron/families.py defines it."""
+    f = fitting.as_function(activation)
+    output = 1.0 if activation in BOUNDED else scale
+    return lambda u: f(scale * u) / output
+
+
+def _silu(
+    K: int,
+    factor: float,
+    of_windows: tuple[float, float],
+    further: dict[Shape, tuple[float, ...]] | None = None,
+) -> Family:
+    """Members with few spikes, and with more spikes and smaller errors.
+
+    Args:
+        K: number of steps.
+        factor: of the penalties.
+        of_windows: penalties in units of the variance of a window's output.
+        further: shapes and their penalties.
+    """
     shapes = {WIDE: OF_WIDE, LOW: OF_LOW, HIGH: OF_HIGH, FAR: OF_FAR, **(further or {})}
     members = {
         shape: {
@@ -111,15 +145,29 @@ def _silu(K: int, factor: float, further: dict[Shape, tuple[float, ...]] | None 
         }
         for shape, penalties in shapes.items()
     }
+    for shape in WINDOWS:
+        members[shape] = {
+            scale: tuple(float(f"{part * _variance(shape, scale):.2g}") for part in of_windows)
+            for scale in DEVIATIONS
+            if LOWEST <= scale * shape.mean <= HIGHEST
+        }
     return Family("silu", K, members)
+
+
+def _variance(shape: Shape, scale: float) -> float:
+    """Of the output of Swish in a window, in units of the scale."""
+    u = np.linspace(*shape.domain, 1001)
+    density = np.exp(-(((u - shape.mean) / shape.deviation) ** 2) / 2)
+    y = scaled_function("silu", scale)(u)
+    return float(np.average((y - np.average(y, weights=density)) ** 2, weights=density))
 
 
 FAMILIES = {
     f"{family.activation}_k{family.K}": family
     for family in (
-        _silu(16, 1.0, {FAR_LOW: OF_FAR_LOW, FAR_NEAR: OF_FAR_NEAR}),
-        _silu(12, 2.0),
-        _silu(8, 5.0),
+        _silu(16, 1.0, (3e-4, 1.5e-5), {FAR_LOW: OF_FAR_LOW, FAR_NEAR: OF_FAR_NEAR}),
+        _silu(12, 2.0, (8e-4, 4e-5)),
+        _silu(8, 5.0, (3e-3, 2e-4)),
         Family(
             "gelu", 12, {WIDE: {s: (p,) for s, p in zip(SCALES, OF_GELU, strict=True)}}
         ),
@@ -170,7 +218,7 @@ def fit_family(family: Family, path: pathlib.Path, effort: int, seed: int, refit
     rows: list[dict[str, Any]] = []
     for scale, shape, penalty in family.members:
         arguments = {
-            "effort": effort, "seed": seed, "spike_penalty": penalty, "guard": GUARD,
+            "effort": round(effort * shape.effort), "seed": seed, "spike_penalty": penalty, "guard": GUARD,
             "domain": list(shape.domain), "weight": [shape.mean, shape.deviation],
         }  # fmt: skip
         row = next((r for r in before if (r["scale"], r["fit"]) == (scale, arguments)), None)
@@ -217,19 +265,13 @@ def fit_member(
     )
 
 
-def scaled_function(activation: str, scale: float) -> Callable[[np.ndarray], np.ndarray]:
-    """f_s of an activation, as fs_neurons/neuron/families.py defines it."""
-    f = fitting.as_function(activation)
-    output = 1.0 if activation in BOUNDED else scale
-    return lambda u: f(scale * u) / output
-
-
 def _weight(u: np.ndarray, shape: Shape) -> np.ndarray:
-    """Density of the mixture: (1 - FLOOR) N(mean, deviation^2) + FLOOR uniform, and RARE of rare gate inputs."""
+    """Density of the mixture: (1 - floor) N(mean, deviation^2) + floor uniform, and RARE of rare gate inputs."""
     low, high = shape.common or shape.domain
     density = np.exp(-(((u - shape.mean) / shape.deviation) ** 2) / 2)
     density /= shape.deviation * np.sqrt(2 * np.pi)
-    density = (1 - FLOOR) * density + FLOOR / (high - low) * ((u >= low) & (u <= high))
+    density = (1 - shape.floor) * density
+    density += shape.floor / (high - low) * ((u >= low) & (u <= high))
     return density + RARE / (shape.domain[1] - shape.domain[0])
 
 

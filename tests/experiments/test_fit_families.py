@@ -75,6 +75,19 @@ def test_scaled_functions():
     assert fit_families.scaled_function("silu", 32.0)(far) == pytest.approx(far)  # nearly ReLU
 
 
+def test_windows_are_where_a_standard_deviation_says():
+    family = fit_families.FAMILIES["silu_k8"]
+    scales = {shape: set(family.spike_penalties[shape]) for shape in fit_families.WINDOWS}
+    for shape, of_shape in scales.items():
+        assert shape.domain == (shape.mean - 4, shape.mean + 4) and shape.deviation == 1
+        assert 2.0**-5 in of_shape
+    # 4.5 deviations of 2 below 0, nothing is left of Swish.
+    assert [max(scales[shape]) for shape in scales] == [2.0, 2.0, 2.0, 2.0, 2.0, 1.0]
+    penalties = family.spike_penalties[fit_families.WINDOWS[0]][2.0**-5]
+    # Nearly half of the gate input, whose variance is 1.
+    assert penalties == pytest.approx((3e-3 / 4, 2e-4 / 4), rel=0.02)
+
+
 def test_weights_sum_to_one():
     u = np.linspace(-50, 50, 200_001)
     weight = fit_families._weight(u, fit_families.Shape("", (-50.0, 50.0), -3.0, 2.0))
