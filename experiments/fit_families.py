@@ -28,6 +28,8 @@ from fs_neurons.neuron.sets import to_dict
 
 # Weight of either side beyond the domain: enough to saturate there, and no more, as it costs accuracy inside.
 GUARD = 0.005
+# Share of the weight of gate inputs that is spread over the domain; the rest is the Gaussian of a shape.
+FLOOR = 0.25
 # Of what is spread over the whole domain.
 RARE = 3e-4
 
@@ -41,7 +43,6 @@ class Shape:
         domain: that they cover.
         mean, deviation: of the gate inputs within it.
         common: where all but rare gate inputs are; the whole domain when missing.
-        floor: share of the weight of gate inputs that is spread over the domain; the rest is the Gaussian.
         effort: of that of a member, how much one of these gets.
     """
 
@@ -50,7 +51,6 @@ class Shape:
     mean: float
     deviation: float
     common: tuple[float, float] | None = None
-    floor: float = 0.25
     effort: float = 1.0
 
 
@@ -91,15 +91,19 @@ FAR_NEAR = Shape("_far_near", (-8.0, 96.0), 0.0, 1.5, (-5.0, 6.0))
 SYMMETRIC = Shape("", (-8.0, 8.0), 0.0, 2.5)
 
 
-def _window(mean: float) -> Shape:
-    """Of channels that meet a narrow range, `mean` standard deviations from 0; the scale is the standard deviation."""
-    reach = 4.0
-    return Shape(f"_at{mean:g}", (mean - reach, mean + reach), mean, 1.0, floor=0.1, effort=0.25)
+def _window(mean: float, deviation: float) -> Shape:
+    """Of channels that meet a narrow range, `mean` standard deviations from 0, in units of the scale."""
+    reach = 5.0
+    ends = (deviation * (mean - reach), deviation * (mean + reach))
+    name = f"_at{mean:g}" + ("" if deviation == 1.0 else "_wide")
+    return Shape(name, ends, deviation * mean, deviation, effort=0.25)
 
 
-# Means, and standard deviations at which a range is narrow or Swish is bent in it.
-WINDOWS = tuple(map(_window, (0.0, -1.5, 1.5, -3.0, 3.0, -4.5)))
-DEVIATIONS = tuple(2.0**octave for octave in range(-5, 2))
+# By means, and scales at which a range is narrow or Swish is bent in it.
+MEANS = (0.0, -1.5, 1.5, -3.0, 3.0, -4.5)
+WINDOWS = tuple(_window(mean, 1.0) for mean in MEANS)
+WIDER_WINDOWS = tuple(_window(mean, 1.4) for mean in MEANS)
+OF_WINDOWS = tuple(2.0**octave for octave in range(-5, 2))
 # Gate inputs further out are those of ReLU, or of 0.
 LOWEST, HIGHEST = -7.0, 9.0
 
@@ -126,6 +130,7 @@ def scaled_function(activation: str, scale: float) -> Callable[[np.ndarray], np.
 def _silu(
     K: int,
     factor: float,
+    windows: tuple[Shape, ...],
     of_windows: tuple[float, float],
     further: dict[Shape, tuple[float, ...]] | None = None,
 ) -> Family:
@@ -134,7 +139,8 @@ def _silu(
     Args:
         K: number of steps.
         factor: of the penalties.
-        of_windows: penalties in units of the variance of a window's output.
+        windows: shapes of narrow ranges.
+        of_windows: their penalties, in units of the variance of a window's output.
         further: shapes and their penalties.
     """
     shapes = {WIDE: OF_WIDE, LOW: OF_LOW, HIGH: OF_HIGH, FAR: OF_FAR, **(further or {})}
@@ -145,10 +151,10 @@ def _silu(
         }
         for shape, penalties in shapes.items()
     }
-    for shape in WINDOWS:
+    for shape in windows:
         members[shape] = {
             scale: tuple(float(f"{part * _variance(shape, scale):.2g}") for part in of_windows)
-            for scale in DEVIATIONS
+            for scale in OF_WINDOWS
             if LOWEST <= scale * shape.mean <= HIGHEST
         }
     return Family("silu", K, members)
@@ -165,9 +171,9 @@ def _variance(shape: Shape, scale: float) -> float:
 FAMILIES = {
     f"{family.activation}_k{family.K}": family
     for family in (
-        _silu(16, 1.0, (3e-4, 1.5e-5), {FAR_LOW: OF_FAR_LOW, FAR_NEAR: OF_FAR_NEAR}),
-        _silu(12, 2.0, (8e-4, 4e-5)),
-        _silu(8, 5.0, (3e-3, 2e-4)),
+        _silu(16, 1.0, WINDOWS, (3e-4, 1.5e-5), {FAR_LOW: OF_FAR_LOW, FAR_NEAR: OF_FAR_NEAR}),
+        _silu(12, 2.0, WINDOWS, (8e-4, 4e-5)),
+        _silu(8, 5.0, WINDOWS + WIDER_WINDOWS, (3e-3, 2e-4)),
         Family(
             "gelu", 12, {WIDE: {s: (p,) for s, p in zip(SCALES, OF_GELU, strict=True)}}
         ),
@@ -266,12 +272,11 @@ def fit_member(
 
 
 def _weight(u: np.ndarray, shape: Shape) -> np.ndarray:
-    """Density of the mixture: (1 - floor) N(mean, deviation^2) + floor uniform, and RARE of rare gate inputs."""
+    """Density of the mixture: (1 - FLOOR) N(mean, deviation^2) + FLOOR uniform, and RARE of rare gate inputs."""
     low, high = shape.common or shape.domain
     density = np.exp(-(((u - shape.mean) / shape.deviation) ** 2) / 2)
     density /= shape.deviation * np.sqrt(2 * np.pi)
-    density = (1 - shape.floor) * density
-    density += shape.floor / (high - low) * ((u >= low) & (u <= high))
+    density = (1 - FLOOR) * density + FLOOR / (high - low) * ((u >= low) & (u <= high))
     return density + RARE / (shape.domain[1] - shape.domain[0])
 
 

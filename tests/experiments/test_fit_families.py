@@ -79,7 +79,7 @@ def test_windows_are_where_a_standard_deviation_says():
     family = fit_families.FAMILIES["silu_k8"]
     scales = {shape: set(family.spike_penalties[shape]) for shape in fit_families.WINDOWS}
     for shape, of_shape in scales.items():
-        assert shape.domain == (shape.mean - 4, shape.mean + 4) and shape.deviation == 1
+        assert shape.domain == (shape.mean - 5, shape.mean + 5) and shape.deviation == 1
         assert 2.0**-5 in of_shape
     # 4.5 deviations of 2 below 0, nothing is left of Swish.
     assert [max(scales[shape]) for shape in scales] == [2.0, 2.0, 2.0, 2.0, 2.0, 1.0]
