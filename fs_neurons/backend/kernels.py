@@ -194,33 +194,31 @@ def in_one_loop(*arrays: Any) -> tuple[Any, ...]:
     """The same arrays, of equal shape, computed in one loop; for functions that `fuse` compiles.
 
     XLA on a CPU makes a loop for each output, and computes anew in it what they have in common. But a reduction of
-    several arrays is one loop: here, over an axis of two entries of which the second is zero. Numbers are added
-    as integers, which changes no bit of them.
+    several arrays is one loop: here, over an axis of two entries of which the second is zero. It is -0.0 of
+    floating-point numbers, the one that changes no bit of what it is added to.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow" and not kernels_left_out():
         import tensorflow as tf
         from tensorflow.compiler.tf2xla.python import xla
 
-        bits = [tf.bitcast(a, tf.int32) if a.dtype.is_floating else a for a in arrays]
-        dtypes = tuple(b.dtype for b in bits)
+        dtypes = tuple(a.dtype for a in arrays)
         first = tf.reshape(tf.range(2) == 0, [2] + [1] * len(arrays[0].shape))
-        zeros = [tf.zeros((), dtype) for dtype in dtypes]
-        pairs = [tf.where(first, b[None], zero) for b, zero in zip(bits, zeros, strict=True)]
-        sums = xla.variadic_reduce(pairs, zeros, [0], _addition(dtypes))
-        return tuple(tf.bitcast(s, a.dtype) for s, a in zip(sums, arrays, strict=True))
+        zeros = [tf.constant(-0.0 if dtype.is_floating else 0, dtype) for dtype in dtypes]
+        pairs = [tf.where(first, a[None], zero) for a, zero in zip(arrays, zeros, strict=True)]
+        return tuple(xla.variadic_reduce(pairs, zeros, [0], _addition(dtypes)))
     if backend == "jax":
         import jax.numpy as jnp
         from jax import lax
 
-        bits = [a.view(jnp.int32) if jnp.issubdtype(a.dtype, jnp.floating) else a for a in arrays]
         first = lax.iota(jnp.int32, 2).reshape(2, *[1] * arrays[0].ndim) == 0
-        zeros = [jnp.zeros((), b.dtype) for b in bits]
-        pairs = [jnp.where(first, b[None], zero) for b, zero in zip(bits, zeros, strict=True)]
-        sums = lax.reduce(
-            tuple(pairs), tuple(zeros), lambda *both: tuple(map(lax.add, *both)), (0,)
+        zeros = [
+            jnp.array(-0.0 if jnp.issubdtype(a.dtype, jnp.floating) else 0, a.dtype) for a in arrays
+        ]
+        pairs = [jnp.where(first, a[None], zero) for a, zero in zip(arrays, zeros, strict=True)]
+        return tuple(
+            lax.reduce(tuple(pairs), tuple(zeros), lambda *both: tuple(map(lax.add, *both)), (0,))
         )
-        return tuple(s.view(a.dtype) for s, a in zip(sums, arrays, strict=True))
     return arrays
 
 
