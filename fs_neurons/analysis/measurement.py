@@ -305,7 +305,8 @@ def _site_measures(parts: int) -> Callable[..., tuple[Any, ...]]:
         bins = ops.cast(ops.clip(ops.floor((inputs - span[0]) * span[1]), -1, BINS), "int32") + 1
         # Copies that fill up the last batch, and masked steps, are in a bin of their own.
         bins = ops.where(valid[:, None, None, None] > 0, bins, BINS + 2)
-        y, count = form.response(x, rows), form.count(x, rows)
+        y, count = form.both(x, rows)
+        count = ops.cast(count, "int32")
         low, high = domain[0][:, None], domain[1][:, None]
         # Without an upper end nothing saturates.
         top = ops.where(ops.isinf(high), np.float32(np.inf), form.response(high, rows))

@@ -12,7 +12,7 @@ import enum
 import functools
 import importlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -220,6 +220,38 @@ def in_one_loop(*arrays: Any) -> tuple[Any, ...]:
             lax.reduce(tuple(pairs), tuple(zeros), lambda *both: tuple(map(lax.add, *both)), (0,))
         )
     return arrays
+
+
+def selected_sums(steps: Iterable[tuple[Any, Any]], like: Any) -> tuple[Any, Any]:
+    """The sum of addends where their mask is true, and the number of these, as float32.
+
+    Args:
+        steps: masks of the shape of `like`, and addends that broadcast with it, in the order of addition.
+        like: float32 tensor.
+
+    TensorFlow and JAX add them as one complex number. Two sums apart, XLA computes one after the other, and has to
+    keep the masks of all steps for the second, which are more than a processor has registers for.
+    """
+    backend = keras.backend.backend()
+    if backend == "torch" or kernels_left_out():
+        total, number = keras.ops.zeros_like(like), keras.ops.zeros_like(like)
+        for mask, addend in steps:
+            total = keras.ops.where(mask, total + addend, total)
+            number = number + keras.ops.cast(mask, "float32")
+        return total, number
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        combine, where, real, imag = tf.complex, tf.where, tf.math.real, tf.math.imag
+    else:
+        import jax.numpy as jnp
+        from jax import lax
+
+        combine, where, real, imag = lax.complex, jnp.where, lax.real, lax.imag
+    sums = combine(keras.ops.zeros_like(like), keras.ops.zeros_like(like))
+    for mask, addend in steps:
+        sums = where(mask, sums + combine(addend, keras.ops.ones_like(addend)), sums)
+    return real(sums), imag(sums)
 
 
 @functools.lru_cache(maxsize=16)
