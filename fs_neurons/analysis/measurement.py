@@ -35,7 +35,9 @@ class Measured(NamedTuple):
     variance: Any
     minimum: Any
     maximum: Any
-    histogram: Any  # (2^FLAGS, bins + 2), over neurons and images; bit i of the row: whether flag i holds
+    histogram: (
+        Any  # (2^FLAGS, bins + 2), over neurons and images; bit i of the row: whether flag i holds
+    )
     counted: Any  # 1 for each image, 0 for each copy and where a step of its sequence is masked
 
 
@@ -313,7 +315,9 @@ def _site_measures(parts: int) -> Callable[..., tuple[Any, ...]]:
         # Copies that fill up the last batch, and masked steps, are in a bin of their own.
         valid = valid[:, None, None, None] > 0
         codes, count = ops.where(valid, codes, CODES - 1), ops.where(valid, count, 0)
-        y, codes, count = in_one_loop(y, codes, ops.cast(count, "uint8" if rows.K < 2**8 else "int32"))
+        y, codes, count = in_one_loop(
+            y, codes, ops.cast(count, "uint8" if rows.K < 2**8 else "int32")
+        )
         # Integers far below 2^24, which XLA sums faster as float32.
         spikes = ops.cast(ops.sum(ops.cast(count, "float32"), axis=0), "int32")
         group = neuron.in_parts(inputs, parts)
