@@ -8,8 +8,7 @@ The analog and the spiking network run side by side on the calibration data, whi
 operation by operation, all data through one before the next. A site is fitted to the gate inputs that it
 gets from the converted network before it. A linear layer gets the weights that come nearest, in the
 sense of least squares, to what it gave in the analog network; other layers with an offset are rescaled
-and shifted so that each channel has its mean and standard deviation again, and each channel behind a
-site that is no ReLU its mean. With few steps, weights and
+and shifted so that each channel has its mean and standard deviation again. With few steps, weights and
 ranges of all layers are then adjusted together, for the gate inputs of all sites and the outputs.
 
 A ReLU site gets a range alpha per channel, for the least error, and rounds to the nearest multiple of its
@@ -33,7 +32,6 @@ import numpy as np
 from keras import ops
 
 from fs_neurons.calibration.candidates import Candidates
-from fs_neurons.calibration.centring import centre
 from fs_neurons.calibration.corrections import every, offset_of, refit, rescale
 from fs_neurons.calibration.data import Inputs, batches, checked_inputs
 from fs_neurons.calibration.distributions import as_numpy_function
@@ -44,7 +42,7 @@ from fs_neurons.calibration.refinement import refine_network
 from fs_neurons.calibration.selection import expected_of_family, price_of_spikes
 from fs_neurons.calibration.settings import Settings
 from fs_neurons.calibration.statistics import InputStatistics, input_statistics
-from fs_neurons.calibration.store import Lane, Store
+from fs_neurons.calibration.store import Store
 from fs_neurons.layers import record_spikes
 from fs_neurons.network import ConversionError, Site, graph
 from fs_neurons.network.graph import Call, Value
@@ -53,8 +51,8 @@ from fs_neurons.neuron import FSParameters
 
 # A site is fitted to at most so many gate inputs, evenly spaced over images and positions.
 SAMPLES_PER_CHANNEL, SAMPLES = 65_536, 4_000_000
-# Expected spikes per neuron, on average over the sites whose sets come from families.
-SPIKES = 2.1
+# Expected spikes per neuron, on average over the sites whose sets come from families: up to FEW_STEPS, and with more.
+FEW_STEPS, SPIKES = 8, (2.5, 2.1)
 # Images that run through the finished network at once.
 BATCH = 100
 # Of the search for the spike penalty that meets a target.
@@ -119,7 +117,8 @@ def calibrate(
     expected = [
         (s, expected_of_family(s, steps_of[s.site])) for s in statistics if s.site in priced
     ]
-    price = price_of_spikes([(s, found) for s, found in expected if found is not None], SPIKES)
+    most_spikes = SPIKES[max(steps.values(), default=0) > FEW_STEPS]
+    price = price_of_spikes([(s, found) for s, found in expected if found is not None], most_spikes)
     task = Task(pair, inputs, steps, statistics, price, settings, correction)
     neurons = _within_target(task, Progress(verbose))
     snn, copies = pair.with_neurons(neurons)
@@ -213,22 +212,13 @@ def _side_by_side(
         if site is not None and site not in neurons:
             x = shared.get(site)
             if x is None:
-                x = _gate_inputs(store, store.spiking, call, _axis(task, site))
+                x = _gate_inputs(store, call, _axis(task, site))
             neurons[site] = _fitted(task, site, x, penalty, library)
-            if _is_centred(task, site) and site not in shared:
-                wanted = _gate_inputs(store, store.analog, call, _axis(task, site))
-                centre(pair, call, neurons[site], x, wanted, store)
         elif site is None and uses[id(call.op)] == 1:
             _correct(call, store, task.correction, refitted)
         store.run_spiking(place)
     progress(len(pair.graph.calls), len(pair.graph.calls), "")
     return neurons
-
-
-def _is_centred(task: Task, site: Site) -> bool:
-    """Whether the offset before a site makes up for the mean error of its neurons; those of ReLU have nearly none."""
-    channels = _axis(task, site) is not None
-    return channels and task.correction != "none" and not is_relu(site)
 
 
 def _correct(call: Call, store: Store, correction: str, refitted: set[Value]) -> None:
@@ -273,14 +263,14 @@ def _fitted(
     return choose_sets(library[key], x, axis, penalty, task.statistics[site.name], price)
 
 
-def _gate_inputs(store: Store, lane: Lane, call: Call, axis: int | None) -> np.ndarray:
-    """(samples, channels) of what a site meets in one of the networks, where sequences are not masked."""
+def _gate_inputs(store: Store, call: Call, axis: int | None) -> np.ndarray:
+    """(samples, channels) of what a site meets in the spiking network, where sequences are not masked."""
     (value,) = call.inputs
     parts = []
     for i in store.batches:
-        x = ops.convert_to_numpy(ops.cast(lane.get(i, value), "float32"))
+        x = ops.convert_to_numpy(ops.cast(store.spiking.get(i, value), "float32"))
         if call.present is not None:
-            x = x[ops.convert_to_numpy(lane.get(i, call.present))]
+            x = x[ops.convert_to_numpy(store.spiking.get(i, call.present))]
         parts.append(_sample(x, -1 if axis is None else axis, store.images))
     return np.concatenate(parts)
 
@@ -300,7 +290,7 @@ def _sampled_shared_sites(task: Task) -> dict[Site, np.ndarray]:
         store.run_analog(place)
         site = pair.site(call)
         if site in shared:
-            samples[site].append(_gate_inputs(store, store.spiking, call, _axis(task, site)))
+            samples[site].append(_gate_inputs(store, call, _axis(task, site)))
         store.run_spiking(place)
     return {
         site: _fewer(

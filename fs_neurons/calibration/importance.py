@@ -7,10 +7,9 @@ Errors of variance e[c] in the outputs of a site, channel by channel, change the
 
     sum over c of importance[c] e[c]
 
-relative to their variance, of each output channel by itself, on average over these. It is found from the outputs
-backwards: a layer with weights w multiplies the variance of errors by w^2, batch normalization by gamma^2 over its
-variance, an activation by f'(x)^2. Behind a filter that takes differences and a normalization that makes them large
-again, small errors matter a lot.
+relative to their variance. It is found from the outputs backwards: a layer with weights w multiplies the
+variance of errors by w^2, batch normalization by gamma^2 over its variance, an activation by f'(x)^2. Behind a
+filter that takes differences and a normalization that makes them large again, small errors matter a lot.
 
 Errors of different channels are taken for independent, and for correlated between places as values are: see
 `moments`.
@@ -32,9 +31,6 @@ from fs_neurons.network.graph import Call, Graph, Value
 from fs_neurons.network.kinds import kind_of, unwrapped
 from fs_neurons.network.sites import Site
 
-# Of the mean variance of an output, what is added to that of each channel: some hardly vary.
-LEAST = 0.01
-
 # From a call, the importance of its output (channels,) and the statistics of its inputs to their importance;
 # None where it isn't known.
 Rule = Callable[[Call, np.ndarray, list[Moments]], list[np.ndarray] | None]
@@ -54,7 +50,9 @@ def importances(graph: Graph, propagation: Propagation) -> dict[Site, np.ndarray
     of: dict[Value, np.ndarray] = {}
     outputs = keras.tree.flatten(graph.outputs)
     for value in outputs:
-        _add(of, value, _of_output(propagation.of[value]) / len(outputs))
+        x = propagation.of[value]
+        total = _or(float(x.variance.sum()), float(x.channels))
+        _add(of, value, np.full(x.channels, 1 / (total * len(outputs))))
     found: dict[Site, list[np.ndarray]] = {}
     for call in reversed(graph.calls):
         values = [value for value in keras.tree.flatten(call.outputs) if value in of]
@@ -79,14 +77,6 @@ def importances(graph: Graph, propagation: Propagation) -> dict[Site, np.ndarray
         for value, x, share in zip(taken, inputs, shares, strict=True):
             _add(of, value, share if len(share) == x.channels else _spread(share, x))
     return {site: _together(parts) for site, parts in found.items()}
-
-
-def _of_output(x: Moments) -> np.ndarray:
-    """Every channel of an output counts alike: errors relative to its own variance."""
-    mean = _or(float(x.variance.mean()), 1.0)
-    return np.asarray(
-        1 / (x.channels * np.nan_to_num(x.variance, nan=mean) + LEAST * mean * x.channels)
-    )
 
 
 def _add(of: dict[Value, np.ndarray], value: Value, importance: np.ndarray) -> None:

@@ -27,8 +27,6 @@ LEAST_PRICE = 1.5e-4
 # Share of what batch normalization promises in the gate inputs that sets are chosen for: calibration images are rarely
 # as varied as those that a network was trained for, and what lies outside the range of a set does harm.
 PRIOR_SHARE = 0.1
-# Those far out count as much as without data.
-FAR_OF_PRIOR = tuple((share / PRIOR_SHARE, width) for share, width in FAR)
 # Gate inputs that spikes are counted for.
 COUNTED = 1_000_000
 
@@ -137,9 +135,7 @@ def choose_sets(
     same = axis is not None and len(statistics.importance) == x.shape[1]
     if same and statistics.source == NORMALIZED:
         probabilities *= 1 - PRIOR_SHARE
-        probabilities += PRIOR_SHARE * predicted(
-            statistics, further=FAR_OF_PRIOR if shipped else ()
-        )
+        probabilities += PRIOR_SHARE * predicted(statistics, further=FAR if shipped else ())
     if shipped:
         total = float(statistics.importance.sum()) or 1.0
         alike = _Alike(np.full(x.shape[1], total / x.shape[1]), statistics.share)
