@@ -19,6 +19,8 @@ from fs_neurons.backend.kernels import (
     with_gradients,
     without_kernels,
 )
+from fs_neurons.backend.numba_cache import native
+from fs_neurons.backend.numpy_operations import numpy_operation, runs_numpy
 
 __all__ = [
     "Padding",
@@ -33,7 +35,10 @@ __all__ = [
     "in_one_loop",
     "kernels_left_out",
     "layer_by_layer",
+    "native",
+    "numpy_operation",
     "outlived_its_trace",
+    "runs_numpy",
     "selected_sums",
     "with_float64",
     "with_gradients",

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from keras import ops, tree
 
-from fs_neurons.backend import Padding, compiles_kernels, fuse, fuse_element_wise
+from fs_neurons.backend import Padding, compiles_kernels, fuse, fuse_element_wise, runs_numpy
 from fs_neurons.neuron.equations import Form, fastest_form
+from fs_neurons.neuron.native_loop import NATIVE
 from fs_neurons.neuron.parameters import ChannelParameters, NeuronParameters, Rows
 
 # One for each function, form and K in use.
@@ -55,7 +56,7 @@ def run_fused(
     Raises:
         ValueError: x has another number of channels than `parameters`.
     """
-    form, K = fastest_form(parameters), parameters.K
+    form, K = NATIVE if runs_numpy(x) else fastest_form(parameters), parameters.K
     # (3, K, channels), or (3, K, 1) where all channels have the same set.
     values = np.reshape((parameters.T, parameters.h, parameters.d), (3, K, -1))
     if isinstance(parameters, ChannelParameters):
