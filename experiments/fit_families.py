@@ -99,13 +99,26 @@ def _window(mean: float, deviation: float) -> Shape:
     return Shape(name, ends, deviation * mean, deviation, effort=0.25)
 
 
-# By means, and scales at which a range is narrow or Swish is bent in it.
-MEANS = (0.0, -1.5, 1.5, -3.0, 3.0, -4.5)
-WINDOWS = tuple(_window(mean, 1.0) for mean in MEANS)
-WIDER_WINDOWS = tuple(_window(mean, 1.4) for mean in MEANS)
-OF_WINDOWS = tuple(2.0**octave for octave in range(-5, 2))
 # Gate inputs further out are those of ReLU, or of 0.
 LOWEST, HIGHEST = -7.0, 9.0
+
+
+def _windows(
+    means: tuple[float, ...], deviations: tuple[float, ...], octaves: range
+) -> dict[Shape, tuple[float, ...]]:
+    """Windows, and their scales: those at which a range is narrow or Swish is bent in it."""
+    shapes = [_window(mean, deviation) for deviation in deviations for mean in means]
+    scales = [2.0**octave for octave in octaves]
+    return {
+        shape: tuple(scale for scale in scales if LOWEST <= scale * shape.mean <= HIGHEST)
+        for shape in shapes
+    }
+
+
+MEANS = (0.0, -1.5, 1.5, -3.0, 3.0, -4.5)
+WINDOWS = _windows(MEANS, (1.0,), range(-5, 2))
+# With few steps, a set does well only very near the range that it was fitted to.
+DENSER_WINDOWS = _windows((*MEANS, -0.75, 0.75, 5.0, -6.5), (1.0, 1.4), range(-6, 3))
 
 # Small scales have large errors and take many spikes, large ones (nearly ReLU) the opposite.
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -130,7 +143,7 @@ def scaled_function(activation: str, scale: float) -> Callable[[np.ndarray], np.
 def _silu(
     K: int,
     factor: float,
-    windows: tuple[Shape, ...],
+    windows: dict[Shape, tuple[float, ...]],
     of_windows: tuple[float, float],
     further: dict[Shape, tuple[float, ...]] | None = None,
 ) -> Family:
@@ -139,7 +152,7 @@ def _silu(
     Args:
         K: number of steps.
         factor: of the penalties.
-        windows: shapes of narrow ranges.
+        windows: shapes of narrow ranges, and their scales.
         of_windows: their penalties, in units of the variance of a window's output.
         further: shapes and their penalties.
     """
@@ -151,11 +164,10 @@ def _silu(
         }
         for shape, penalties in shapes.items()
     }
-    for shape in windows:
+    for shape, scales in windows.items():
         members[shape] = {
             scale: tuple(float(f"{part * _variance(shape, scale):.2g}") for part in of_windows)
-            for scale in OF_WINDOWS
-            if LOWEST <= scale * shape.mean <= HIGHEST
+            for scale in scales
         }
     return Family("silu", K, members)
 
@@ -173,7 +185,7 @@ FAMILIES = {
     for family in (
         _silu(16, 1.0, WINDOWS, (3e-4, 1.5e-5), {FAR_LOW: OF_FAR_LOW, FAR_NEAR: OF_FAR_NEAR}),
         _silu(12, 2.0, WINDOWS, (8e-4, 4e-5)),
-        _silu(8, 5.0, WINDOWS + WIDER_WINDOWS, (3e-3, 2e-4)),
+        _silu(8, 5.0, DENSER_WINDOWS, (3e-3, 2e-4)),
         Family(
             "gelu", 12, {WIDE: {s: (p,) for s, p in zip(SCALES, OF_GELU, strict=True)}}
         ),
