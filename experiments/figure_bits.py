@@ -49,7 +49,7 @@ def main() -> None:
         rows += chip.measure(model, snns, bits, data, path, FLAGS.batch_size)
         for Q in PARAMETER_BITS if chip.has_gates(model) else ():
             sets = f"swish_k16_q{Q}"
-            few = Conversion(sets, 16, fs.convert(model, swish=sets, **chip.CODED))
+            few = Conversion(sets, 16, fs.convert(model, swish=sets, **chip.CODED), training)
             rows += chip.measure(model, [few], [Bits(8, Q)], data, path, FLAGS.batch_size)
     content = {**runner.provenance(data), "rows": rows}
     results.write_json(path, content)

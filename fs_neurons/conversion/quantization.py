@@ -18,7 +18,10 @@ long as they stay below 2^24, in whatever order: the largest possible sum is che
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -26,16 +29,12 @@ import numpy as np
 from keras import layers, ops
 
 from fs_neurons.conversion.folding import fold
-from fs_neurons.conversion.integer_layers import RULES, IntegerLayers
-from fs_neurons.conversion.integer_offsets import fitted_offsets
-from fs_neurons.conversion.integers import (
-    Integers,
-    Numbers,
-    check_bits,
-    coded_in_integers,
-)
-from fs_neurons.conversion.potentials import coarsened
-from fs_neurons.conversion.rounding import Seen, observed
+from fs_neurons.conversion.integer_layers import HEADROOM, RULES, IntegerLayers
+from fs_neurons.conversion.integer_offsets import fitted_offsets, squared_error
+from fs_neurons.conversion.integer_sites import coded_in_integers
+from fs_neurons.conversion.integers import Integers, Numbers, check_bits
+from fs_neurons.conversion.potentials import coarsened, spike_limits
+from fs_neurons.conversion.rounding import HALVES, Seen, observed
 from fs_neurons.layers import INPUT, FSActivation, FSInput
 from fs_neurons.network import kinds
 from fs_neurons.network.errors import ConversionError
@@ -60,13 +59,14 @@ def quantize(
     Args:
         snn: converted with `input_bits`. Batch normalization is folded into its weights first.
         weight_bits: of weights, with their sign; each output channel has a scale of its own.
-        parameter_bits: of d, with its sign, where it is not a binary code, whose spikes are shifts. T and h are
-            integers in units of the potential.
+        parameter_bits: that d has at most, with its sign, where it is not a binary code, whose spikes are shifts. A
+            site has fewer where the bits of d would cost weights or products more than they gain, as all share
+            those of the potential. T and h are integers in units of the potential.
         potential_bits: of potentials, with their sign. Where a sum could become larger, the weights that it is
             made of are rounded more coarsely, with a warning.
         calibration_data: inputs without labels, a few hundred, computed at once. The error of each weight that is
             rounded is then made up for by others of its filter, and biases for what is left of it in the mean of
-            each channel.
+            each channel: these are fitted to half of the inputs, and kept if they lessen the error for the others.
 
     Returns:
         A new model that takes the same inputs; its outputs are integers times their unit.
@@ -85,45 +85,82 @@ def quantize(
         )
     folded, _ = fold(snn)
     network = trace_spiking(folded)
+    limit = 2 ** (potential_bits - 1)
     largest = 2 ** (weight_bits - 1) - 1, 2 ** (parameter_bits - 1) - 1
-    coarser: dict[str, np.ndarray] = {}
-    offsets: dict[Call, np.ndarray] = {}
-    inputs, seen, fits = None, dict[Call, Seen](), calibration_data is not None
-    if fits:
+    fewer = spike_limits(network, *largest, limit, HEADROOM)
+    seen, inputs = dict[Call, Seen](), None
+    if calibration_data is not None:
         images = [ops.convert_to_tensor(x, "float32") for x in keras.tree.flatten(calibration_data)]
         inputs = keras.tree.pack_sequence_as(input_structure(folded), images)
         seen = observed(network, inputs)
-    parts = PARTS
+    make = functools.partial(_Quantizer, network, *largest, limit, seen=seen, fewer=fewer)
+    quantizer = _within_limits(make, folded)
+    if calibration_data is not None:
+        quantizer = _with_offsets(make, folded, quantizer, inputs)
+    _warn_of(quantizer, f"model {snn.name!r}", potential_bits)
+    return quantizer.chip
+
+
+def _within_limits(
+    make: Callable[..., _Quantizer],
+    model: keras.Model,
+    offsets: Mapping[Call, np.ndarray] = MappingProxyType({}),
+    coarser: Mapping[str, np.ndarray] = MappingProxyType({}),
+    parts: int = PARTS,
+) -> _Quantizer:
+    """Builds a network until no sum could leave the range of potentials."""
+    coarser = dict(coarser)
     while True:
-        limit = 2 ** (potential_bits - 1)
-        quantizer = _Quantizer(network, *largest, limit, coarser, seen, offsets, parts)
-        chip = quantizer.build(folded)
-        if quantizer.over and parts > 1:
+        quantizer = make(coarser=coarser, offsets=offsets, parts=parts)
+        quantizer.build(model)
+        if not quantizer.over:
+            return quantizer
+        if parts > 1:
             parts = 1
-        elif quantizer.over:
-            coarser |= coarsened(
-                network, quantizer.over, quantizer.rescaled, coarser, largest[0], limit
-            )
-        elif fits:
-            offsets = fitted_offsets(trace(chip), inputs, quantizer.made, seen)
-            fits = False
         else:
-            break
-    weighted = {call.name for call in network.calls if kind_of(call.op).weighted}
-    if weighted & coarser.keys():
-        most = ", ".join(f"{n!r} {x.max():.2g}" for n, x in coarser.items() if n in weighted)
+            coarser |= coarsened(
+                quantizer.network, quantizer.over, quantizer.rescaled, coarser, quantizer.largest_weight,
+                quantizer.limit, quantizer.of,
+            )  # fmt: skip
+
+
+def _with_offsets(
+    make: Callable[..., _Quantizer], model: keras.Model, before: _Quantizer, inputs: Any
+) -> _Quantizer:
+    """The network with fitted biases, if these lessen the error on inputs that they were not fitted to."""
+    if len(keras.tree.flatten(inputs)[0]) < 2:
+        return before
+    fitted, others = (keras.tree.map_structure(lambda x, h=h: x[h], inputs) for h in HALVES)
+    offsets = fitted_offsets(trace(before.chip), fitted, before.made, before.seen)
+    after = _within_limits(make, model, offsets, before.coarser, before.parts)
+    wanted = model(others)
+    errors = [squared_error(network.chip(others), wanted) for network in (before, after)]
+    return after if errors[1] < errors[0] else before
+
+
+def _warn_of(quantizer: _Quantizer, model: str, potential_bits: int) -> None:
+    """Warns of what is rounded more coarsely than was asked for."""
+    weighted = {call.name for call in quantizer.network.calls if kind_of(call.op).weighted}
+    worst = {name: x.max() for name, x in quantizer.coarser.items() if name in weighted}
+    if worst:
+        most = ", ".join(f"{name!r} {x:.2g}" for name, x in worst.items())
         warnings.warn(
-            f"weights of model {snn.name!r} rounded more coarsely, so that no sum can leave"
-            f" {potential_bits} bits, in their worst channel by a factor of: {most}",
-            stacklevel=2,
+            f"weights of {model} rounded more coarsely, so that no sum can leave {potential_bits} bits, in their worst"
+            f" channel by a factor of: {most}",
+            stacklevel=3,
         )
-    return chip
 
 
 class _Quantizer(IntegerLayers):
-    """Builds the network in integers, call by call."""
+    """Builds the network in integers, call by call.
 
-    def build(self, model: keras.Model) -> keras.Model:
+    Attributes:
+        chip: what was built.
+    """
+
+    chip: keras.Model
+
+    def build(self, model: keras.Model) -> None:
         inputs = keras.tree.map_structure(
             lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name),
             input_structure(model),
@@ -133,7 +170,7 @@ class _Quantizer(IntegerLayers):
         for call in self.network.calls:
             self._visit(call)
         outputs = keras.tree.map_structure(self.decoded, self.network.outputs)
-        return keras.Model(inputs, outputs, name=model.name)
+        self.chip = keras.Model(inputs, outputs, name=model.name)
 
     def _visit(self, call: Call) -> None:
         kind = kind_of(call.op)
