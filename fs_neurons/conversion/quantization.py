@@ -28,6 +28,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from fs_neurons.calibration.data import checked_inputs
 from fs_neurons.conversion.folding import fold
 from fs_neurons.conversion.integer_layers import HEADROOM, RULES, IntegerLayers
 from fs_neurons.conversion.integer_offsets import fitted_offsets, squared_error
@@ -64,18 +65,22 @@ def quantize(
             those of the potential. T and h are integers in units of the potential.
         potential_bits: of potentials, with their sign. Where a sum could become larger, the weights that it is
             made of are rounded more coarsely, with a warning.
-        calibration_data: inputs without labels, a few hundred, computed at once. The error of each weight that is
-            rounded is then made up for by others of its filter, and biases for what is left of it in the mean of
-            each channel: these are fitted to half of the inputs, and kept if they lessen the error for the others.
+        calibration_data: inputs without labels as in `convert`, a few hundred, computed at once. The error of each
+            weight that is rounded is then made up for by others of its filter, and biases for what is left of it in
+            the mean of each channel: these are fitted to half of the inputs, and kept if they lessen the error for the
+            others.
 
     Returns:
         A new model that takes the same inputs; its outputs are integers times their unit.
 
     Raises:
-        ValueError: bits that make no sense.
+        TypeError: not a Keras model, or calibration data that are no inputs of it.
+        ValueError: bits that make no sense, or calibration data that are too few, of another shape, or not finite.
         ConversionError: inputs that are not coded, sizes that are open, a layer that has no integer form, or a sum
             that could leave the range of potentials whatever its weights are.
     """
+    if not isinstance(snn, keras.Model):
+        raise TypeError(f"expected a keras.Model, got {type(snn).__name__}")
     check_bits("weight_bits", weight_bits)
     check_bits("parameter_bits", parameter_bits)
     check_bits("potential_bits", potential_bits)
@@ -90,7 +95,7 @@ def quantize(
     fewer = spike_limits(network, *largest, limit, HEADROOM)
     seen, inputs = dict[Call, Seen](), None
     if calibration_data is not None:
-        images = [ops.convert_to_tensor(x, "float32") for x in keras.tree.flatten(calibration_data)]
+        images = [ops.convert_to_tensor(x) for x in checked_inputs(snn, calibration_data)]
         inputs = keras.tree.pack_sequence_as(input_structure(folded), images)
         seen = observed(network, inputs)
     make = functools.partial(_Quantizer, network, *largest, limit, seen=seen, fewer=fewer)
@@ -128,8 +133,6 @@ def _with_offsets(
     make: Callable[..., _Quantizer], model: keras.Model, before: _Quantizer, inputs: Any
 ) -> _Quantizer:
     """The network with fitted biases, if these lessen the error on inputs that they were not fitted to."""
-    if len(keras.tree.flatten(inputs)[0]) < 2:
-        return before
     fitted, others = (keras.tree.map_structure(lambda x, h=h: x[h], inputs) for h in HALVES)
     offsets = fitted_offsets(trace(before.chip), fitted, before.made, before.seen)
     after = _within_limits(make, model, offsets, before.coarser, before.parts)

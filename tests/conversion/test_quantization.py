@@ -256,7 +256,7 @@ def test_units_of_sums_are_those_of_each_channel():
 @clipped
 def test_biases_that_harm_are_not_kept(monkeypatch):
     snn = fs.convert(residual(), relu=fs.relu_parameters(6, 4.0), **CODED)
-    images = pixels(9)
+    images = pixels(17)
     monkeypatch.setattr(quantization, "fitted_offsets", lambda *_: {})
     expected = ops.convert_to_numpy(fs.quantize(snn, calibration_data=images)(images))
     monkeypatch.setattr(
@@ -350,5 +350,11 @@ def test_what_has_no_integer_form_is_named():
     gated = layers.Multiply(name="gated")(sums)  # neither factor of which is spikes
     with pytest.raises(fs.ConversionError, match=r"no integer form of 'gated' \(Multiply\)"):
         fs.quantize(fs.convert(keras.Model(inputs, layers.Dense(2)(gated)), **CODED))
+    with pytest.raises(TypeError, match=r"expected a keras\.Model"):
+        fs.quantize("model.keras")
+    few = pixels(20)
+    few[3, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="image 3 has NaN"):
+        fs.quantize(fs.convert(model, **CODED), calibration_data=few)
     with pytest.raises(ValueError, match="weight_bits must be 2 to 16"):
         fs.quantize(fs.convert(model, **CODED), weight_bits=1)
