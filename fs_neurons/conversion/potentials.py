@@ -69,15 +69,31 @@ def spike_limits(
                     over = _largest_sums(network, call, d * positions, unit, weight) / limit
                     ofweights = np.maximum(over / COARSER[:, None], 1) / weight
                     note(site, np.square(ofweights).mean(axis=1))
-    for product in Coding(network).products.values():
-        if product.source.name in spikes and not product.is_coded:
-            d, _ = spikes[product.source.name]
-            left = limit / headroom / np.abs(d).sum(axis=0).max()
-            note(product.source, np.square(BOUND / left / COARSER))
+    coding = Coding(network)
+    for product in coding.products.values():
+        if product.source.name in spikes:
+            over = np.abs(spikes[product.source.name][0]).sum(axis=0).max() * headroom / limit
+            if product.is_coded:
+                d = _spikes_of(coding.sources[product.other], spikes)
+                ofother = np.maximum(np.abs(d).sum(axis=0).max() * over / COARSER, 1)
+                ofother = ofother * FINER / np.abs(d).max()
+            else:
+                ofother = BOUND * over / COARSER
+            note(product.source, np.square(ofother))
     factors = {name: COARSER[np.argmin(squared)] for name, squared in errors.items()}
     return {
         name: max(1, int(np.abs(spikes[name][0]).max() / x)) for name, x in factors.items() if x > 1
     }
+
+
+def _spikes_of(site: Call, spikes: Mapping[str, Any]) -> np.ndarray:
+    """(K, channels) or (K, 1), d of a site."""
+    op: Any = site.op
+    return np.asarray(
+        spikes[site.name][0]
+        if site.name in spikes
+        else np.exp2(np.arange(op.parameters.K))[:, None]
+    )
 
 
 def _largest_sums(
@@ -184,7 +200,7 @@ def _sites_behind(call: Call, network: Graph) -> Iterator[Call]:
     waiting = [call]
     while waiting:
         for at in network.consumers.get(waiting.pop().outputs.index, ()):
-            if at.is_site:
+            if kind_of(at.op) is NEURONS and channels_are_last(at):
                 yield at
             elif kind_of(at.op) is SUM:
                 waiting.append(at)
