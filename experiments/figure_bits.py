@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def _draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True, layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
     quantised = [row for row in rows if row["weight_bits"]]
     few = [row for row in quantised if row["sets"].startswith(f"{chip.SWISH}_q")]
     curves = dict.fromkeys((row["network"], row["K"]) for row in quantised)

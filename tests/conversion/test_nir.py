@@ -149,6 +149,13 @@ def test_what_has_no_node_is_refused_and_nothing_is_written(tmp_path, build, nam
     assert not list(tmp_path.iterdir())
 
 
+def test_images_of_another_size_are_refused(tmp_path):
+    snn = fs.convert(layered(layers.Conv2D(5, 3)), input_bits=6, input_range=(-2, 2))
+    with pytest.raises(ValueError, match=r"images have the shape \(2, 5, 6, 4\)"):
+        fs.export(snn, tmp_path / "net.nir", format="nir", images=np.zeros((2, 5, 6, 4)))
+    assert not list(tmp_path.iterdir())
+
+
 def test_truncated_and_foreign_files(tmp_path, runner, capsys):
     path = tmp_path / "net.nir"
     fs.export(fs.convert(layered(), input_bits=4, input_range=(-2, 2)), path, format="nir")
