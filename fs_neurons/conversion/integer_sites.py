@@ -130,9 +130,19 @@ def integer_spikes(layer: Any, channels: int, largest: int) -> tuple[np.ndarray,
     return d, unit * (1.0 if layer.scale is None else as_float64(layer.scale))
 
 
+def spike_error(layer: Any, largest: int) -> float:
+    """By how much responses change, relative to their root mean square, if d may be `largest`; the largest of all
+    channels, and 0 for a binary code."""
+    p = layer.parameters
+    if _is_binary(p):
+        return 0.0
+    members = (p,) if isinstance(p, FSParameters) else p.used
+    return max(_rounded_spikes(member, largest)[2] for member in members)
+
+
 @functools.lru_cache(maxsize=1024)
-def _rounded_spikes(parameters: FSParameters, largest: int) -> tuple[np.ndarray, float]:
-    """d as integers, (K,), and their unit, with which the squared error of responses is least.
+def _rounded_spikes(parameters: FSParameters, largest: int) -> tuple[np.ndarray, float, float]:
+    """d as integers, (K,), their unit, with which the squared error of responses is least, and that error, relative.
 
     Rounding errors make up for each other, as those of weights. Of units that are as good, the largest.
     """
@@ -150,9 +160,9 @@ def _rounded_spikes(parameters: FSParameters, largest: int) -> tuple[np.ndarray,
     whole = Feedback.of(moments).rounded(kernel, np.broadcast_to(units, kernel.shape), largest)
     error = whole * units - kernel
     squared = np.einsum("tm,ts,sm->m", error, moments, error)
-    good = squared <= squared.min() + EXACT**2 * (d @ moments @ d)
-    at = int(np.argmax(good))
-    return whole[:, at], float(units[at])
+    power = d @ moments @ d or 1.0
+    at = int(np.argmax(squared <= squared.min() + EXACT**2 * power))
+    return whole[:, at], float(units[at]), float(np.sqrt(max(squared[at], 0) / power))
 
 
 def _is_binary(parameters: NeuronParameters) -> bool:

@@ -32,7 +32,7 @@ from fs_neurons.calibration.data import checked_inputs
 from fs_neurons.conversion.folding import fold
 from fs_neurons.conversion.integer_layers import HEADROOM, RULES, IntegerLayers
 from fs_neurons.conversion.integer_offsets import fitted_offsets, squared_error
-from fs_neurons.conversion.integer_sites import coded_in_integers
+from fs_neurons.conversion.integer_sites import coded_in_integers, spike_error
 from fs_neurons.conversion.integers import Integers, Numbers, check_bits
 from fs_neurons.conversion.potentials import coarsened, spike_limits
 from fs_neurons.conversion.rounding import HALVES, Seen, observed
@@ -43,6 +43,8 @@ from fs_neurons.network.graph import Call, Value, trace, trace_spiking
 from fs_neurons.network.keras_internals import input_structure
 from fs_neurons.network.kinds import Kind, kind_of
 
+# Relative error of responses by rounded d beyond which there is a warning.
+COARSE = 0.03
 # Of units where branches meet, as long as the range of potentials is wide enough.
 PARTS = 4
 
@@ -50,7 +52,7 @@ PARTS = 4
 def quantize(
     snn: keras.Model,
     weight_bits: int = 8,
-    parameter_bits: int = 8,
+    parameter_bits: int = 12,
     potential_bits: int = 25,
     *,
     calibration_data: Any = None,
@@ -150,6 +152,19 @@ def _warn_of(quantizer: _Quantizer, model: str, potential_bits: int) -> None:
         warnings.warn(
             f"weights of {model} rounded more coarsely, so that no sum can leave {potential_bits} bits, in their worst"
             f" channel by a factor of: {most}",
+            stacklevel=3,
+        )
+    errors = {
+        call.name: spike_error(call.op, quantizer.largest_parameter)
+        for call in quantizer.network.calls
+        if kind_of(call.op) is kinds.NEURONS and call.name not in quantizer.fewer
+    }
+    coarse = [repr(name) for name, error in errors.items() if error > COARSE]
+    if coarse:
+        warnings.warn(
+            f"d of {model} rounded so that responses change by up to {max(errors.values()):.0%} at {len(coarse)} sites:"
+            f" {', '.join(coarse[:5])}{', ...' if len(coarse) > 5 else ''}. Give more parameter_bits, or sets whose d are"
+            " closer together",
             stacklevel=3,
         )
 

@@ -54,6 +54,7 @@ def test_every_spike_of_a_network_in_integers(tmp_path, runner, digits, capsys):
     assert any(isinstance(node, nir.Delay) for node in graph.nodes.values())
 
 
+@pytest.mark.filterwarnings("ignore:weights of model.*rounded more coarsely")
 @pytest.mark.parametrize("integers", [True, False])
 def test_every_spike_of_a_network_with_products(tmp_path, runner, digits, capsys, integers):
     model = models.pretrained("se_resnet8_swish", "digits")

@@ -209,6 +209,7 @@ def test_products_are_those_of_64_bit_integers(tmp_path, of_spikes, potential_bi
 
 
 @pytest.mark.filterwarnings("ignore:weights of model.*rounded more coarsely")
+@pytest.mark.filterwarnings("ignore:d of model.*rounded so that")
 @pytest.mark.parametrize("of_spikes", [False, True])
 def test_more_bits_of_parameters_do_not_harm(of_spikes):
     """Potentials have bits for weights, d and products together: none takes them from the others."""
@@ -220,7 +221,13 @@ def test_more_bits_of_parameters_do_not_harm(of_spikes):
         for b in (4, 6, 8, 10, 13, 16)
     ]
     assert max(errors[3:]) < 0.05 * y.std()
-    assert max(errors[3:]) < min(errors[:2])
+    assert max(errors[3:]) < errors[0]
+
+
+def test_d_that_are_too_coarse_are_said_to_be():
+    snn = fs.convert(squeeze_excite(False), swish="swish_k16", **CODED)
+    with pytest.warns(UserWarning, match=r"d of model 'se' .* more parameter_bits"):
+        fs.quantize(snn, parameter_bits=4)
 
 
 @pytest.mark.parametrize("bits", [4, 6, 8, 10])
