@@ -30,6 +30,9 @@ def compute_in_float32():
     gradients in any order."""
     backend = keras.backend.backend()
     if backend == "jax":
+        # Has to be there before JAX starts: sums of gradients in one order on a GPU.
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
         import jax
 
         jax.config.update("jax_default_matmul_precision", "highest")

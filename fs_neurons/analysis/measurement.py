@@ -22,21 +22,22 @@ from fs_neurons.network.graph import Graph
 from fs_neurons.neuron import NeuronParameters
 
 BINS = 400
+# Below and above the bins, and what is not counted.
+CODES = BINS + 3
+FLAGS = ("silent", "below", "above", "saturated")
 
 
 class Measured(NamedTuple):
     """What one batch gives at one site; (images,) unless it says otherwise."""
 
     spikes: Any  # in the shape of the site, summed over the images
-    silent: Any
-    below: Any
-    above: Any
-    saturated: Any
     mean: Any
     variance: Any
     minimum: Any
     maximum: Any
-    histogram: Any  # (bins + 2,), over neurons and images
+    histogram: (
+        Any  # (2^FLAGS, bins + 2), over neurons and images; bit i of the row: whether flag i holds
+    )
     counted: Any  # 1 for each image, 0 for each copy and where a step of its sequence is masked
 
 
@@ -97,7 +98,7 @@ class SiteCollector(SpikeCounter):
 
     def __init__(self, call: Call, fan: FanOut):
         super().__init__(call, fan)
-        self.counts = dict.fromkeys(("silent", "below", "above", "saturated"), 0)
+        self.counts = dict.fromkeys(FLAGS, 0)
         self.inputs: InputStatistics | None = None
 
     def add(self, measured: Measured, images: int) -> None:
@@ -117,15 +118,17 @@ class SiteCollector(SpikeCounter):
         self.count(measured.spikes, images)
         if not counted.any():  # a step that all sequences are too short for
             return
-        for name in self.counts:
-            self.counts[name] += int(getattr(measured, name)[:images][counted].sum(dtype=np.int64))
+        histogram = measured.histogram.astype(np.int64)
+        sets = np.arange(len(histogram))
+        for bit, name in enumerate(FLAGS):
+            self.counts[name] += int(histogram[sets >> bit & 1 == 1].sum())
         inputs = InputStatistics(
             count=int(counted.sum()) * math.prod(self.shape),
             mean=float(mean.mean()),
             variance=float(variance.mean() + mean.var()),
             minimum=float(measured.minimum[:images][counted].min()),
             maximum=float(measured.maximum[:images][counted].max()),
-            histogram=measured.histogram.astype(np.int64),
+            histogram=histogram.sum(axis=0),
         )
         self.inputs = self.inputs.merged(inputs) if self.inputs else inputs
 
@@ -200,10 +203,11 @@ def measurement(network: Graph, edges: np.ndarray) -> Callable[[Any, Any], tuple
         counted = valid
 
         def measure(x: Any, parameters: NeuronParameters) -> tuple[Any, tuple[Any, ...]]:
-            y, bins, *sums = _measure_site(
+            y, codes, *sums = _measure_site(
                 ops.cast(x, "float32"), parameters, running, counted, edges
             )
-            return y, (*sums, bincount(ops.reshape(bins, (-1,)), BINS + 3)[:-1], counted)
+            histogram = bincount(ops.reshape(codes, (-1,)), CODES << len(FLAGS))
+            return y, (*sums, ops.reshape(histogram, (-1, CODES))[:, :-1], counted)
 
         def each(call: Call, tensors: Callable[[Value], Any]) -> Any:
             nonlocal running, counted
@@ -262,26 +266,24 @@ def _domain(layer: Any) -> np.ndarray:
 def _measure_site(
     x: Any, parameters: NeuronParameters, layer: Any, valid: Any, edges: np.ndarray
 ) -> Any:
-    """Gate inputs (images, ...) in units of the layer -> outputs, bins of the histogram, the rest of `Measured`."""
+    """Gate inputs (images, ...) in units of the layer -> outputs, codes of `_site_measures`, the rest of `Measured`."""
     scale = ops.ones((1,)) if layer.scale is None else ops.cast(layer.scale, "float32")
     # (2, channels), or (2, 1) where all channels have the same domain.
     domain = np.stack([np.reshape(end, -1) for end in parameters.limits(len(x.shape))])
     span = np.array([edges[0], BINS / (edges[-1] - edges[0])], np.float32)
     parts = neuron.equal_parts(x.shape, MOST_PARTS)
-    y, bins, spikes, flags, mean, squares, minimum, maximum = neuron.run_fused(
+    y, codes, spikes, mean, squares, minimum, maximum = neuron.run_fused(
         _site_measures(parts), x, parameters, valid, ops.convert_to_tensor(domain),
         ops.convert_to_tensor(span), ops.reshape(scale, (-1,)), per_image=True,
         axis=None if layer.scale is None else layer.axis,
     )  # fmt: skip
-    counts = (ops.sum(ops.right_shift(flags, bit) & FLAG, axis=1) for bit in FLAG_BITS)
     # Of groups of one size: the variance is that within groups and that of their means.
     whole = ops.mean(mean, axis=1, keepdims=True)
     variance = ops.mean(squares, axis=1) / parts + ops.mean(ops.square(mean - whole), axis=1)
     return (
         y,
-        bins,
+        codes,
         ops.reshape(spikes, ops.shape(x)[1:]),
-        *counts,
         whole[:, 0],
         variance,
         ops.min(minimum, axis=1),
@@ -289,10 +291,8 @@ def _measure_site(
     )
 
 
-# Neurons of an image are measured in groups, one from each of so many parts; four counts of a group are in one
-# integer, 8 bits each.
-MOST_PARTS = 32
-FLAG, FLAG_BITS = 2**8 - 1, (0, 8, 16, 24)
+# Neurons of an image are measured in groups, one from each of so many parts.
+MOST_PARTS = 16
 
 
 @functools.lru_cache(maxsize=MOST_PARTS)
@@ -300,32 +300,35 @@ def _site_measures(parts: int) -> Callable[..., tuple[Any, ...]]:
     def function(
         form: neuron.Form, x: Any, rows: neuron.Rows, valid: Any, domain: Any, span: Any, scale: Any
     ) -> tuple[Any, ...]:
-        """Outputs, bins, spikes; flags, mean, squares and ends of every group, (images, groups)."""
+        """Outputs, codes, spikes; mean, squares and ends of every group, (images, groups).
+
+        A code is the bin of a gate input, and CODES times the flags: one histogram counts all of them.
+        """
         inputs = x * scale[:, None]  # as they arrive
-        bins = ops.cast(ops.clip(ops.floor((inputs - span[0]) * span[1]), -1, BINS), "int32") + 1
-        # Copies that fill up the last batch, and masked steps, are in a bin of their own.
-        bins = ops.where(valid[:, None, None, None] > 0, bins, BINS + 2)
-        y, count = form.response(x, rows), form.count(x, rows)
+        codes = ops.cast(ops.clip(ops.floor((inputs - span[0]) * span[1]), -1, BINS), "int32") + 1
+        y, count = form.both(x, rows)
         low, high = domain[0][:, None], domain[1][:, None]
         # Without an upper end nothing saturates.
         top = ops.where(ops.isinf(high), np.float32(np.inf), form.response(high, rows))
-        flags = sum(
-            ops.left_shift(ops.cast(flag, "int32"), bit)
-            for flag, bit in zip(
-                (ops.equal(count, 0), x < low, x >= high, y >= top), FLAG_BITS, strict=True
-            )
+        flags = ops.equal(count, 0), x < low, x >= high, y >= top
+        codes = codes + sum(ops.cast(flag, "int32") * (CODES << i) for i, flag in enumerate(flags))
+        # Copies that fill up the last batch, and masked steps, are in a bin of their own.
+        valid = valid[:, None, None, None] > 0
+        codes, count = ops.where(valid, codes, CODES - 1), ops.where(valid, count, 0)
+        y, codes, count = in_one_loop(
+            y, codes, ops.cast(count, "uint8" if rows.K < 2**8 else "int32")
         )
-        y, count, bins, flags = in_one_loop(y, count, bins, flags)
+        # Integers far below 2^24, which XLA sums faster as float32.
+        spikes = ops.cast(ops.sum(ops.cast(count, "float32"), axis=0), "int32")
         group = neuron.in_parts(inputs, parts)
         mean = functools.reduce(ops.add, group) / parts
         measures = in_one_loop(
-            functools.reduce(ops.add, neuron.in_parts(flags, parts)),
             mean,
             functools.reduce(ops.add, [ops.square(x - mean) for x in group]),
             functools.reduce(ops.minimum, group),
             functools.reduce(ops.maximum, group),
         )
-        return y, bins, ops.reshape(_over_images(count, valid), (-1,)), *measures
+        return y, codes, ops.reshape(spikes, (-1,)), *measures
 
     return function
 

@@ -5,6 +5,7 @@ from fs_neurons.backend.kernels import (
     as_numpy,
     bincount,
     compiled,
+    compiles_kernels,
     element_wise,
     fuse,
     fuse_element_wise,
@@ -13,16 +14,20 @@ from fs_neurons.backend.kernels import (
     kernels_left_out,
     layer_by_layer,
     outlived_its_trace,
+    selected_sums,
     with_float64,
     with_gradients,
     without_kernels,
 )
+from fs_neurons.backend.numba_cache import native
+from fs_neurons.backend.numpy_operations import numpy_operation, runs_numpy
 
 __all__ = [
     "Padding",
     "as_numpy",
     "bincount",
     "compiled",
+    "compiles_kernels",
     "element_wise",
     "fuse",
     "fuse_element_wise",
@@ -30,7 +35,11 @@ __all__ = [
     "in_one_loop",
     "kernels_left_out",
     "layer_by_layer",
+    "native",
+    "numpy_operation",
     "outlived_its_trace",
+    "runs_numpy",
+    "selected_sums",
     "with_float64",
     "with_gradients",
     "without_kernels",

@@ -11,8 +11,9 @@ import contextvars
 import enum
 import functools
 import importlib
+import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -20,6 +21,8 @@ import numpy as np
 
 # Arrays are padded to 2^14 numbers or more: some microseconds against the tenth of a second that compiling takes.
 SHORTEST = 2**14
+# Of one kernel: paddings and inner sizes.
+MOST_TRACED = 256
 
 # Of an element-wise function and its input: what stands in for the function in a trace.
 StandIn = Callable[[Callable[[Any], Any], Any], Any]
@@ -56,6 +59,11 @@ def element_wise(function: Callable[[Any], Any], x: Any) -> Any:
 def kernels_left_out() -> bool:
     """Whether this is inside `without_kernels`."""
     return _kernels_left_out.get()
+
+
+def compiles_kernels() -> bool:
+    """Whether `fuse` compiles here, once per concrete shape, so that sizes are better shared."""
+    return keras.backend.backend() != "torch" and not kernels_left_out()
 
 
 def fuse(
@@ -108,35 +116,37 @@ class Padding(enum.Enum):
 
 
 def fuse_element_wise(
-    function: Callable[..., Any], shapes: Sequence[Sequence[int | None]]
+    function: Callable[..., Any], shapes: Sequence[Sequence[int | None]], inner_rank: int = 0
 ) -> Callable[..., Any]:
-    """As `fuse`, for what treats all entries of its first argument alike: the shape of it does not matter.
+    """As `fuse`, for what treats all entries of its first argument alike, or all that differ in the outer axes alone.
 
     Args:
-        function: takes a flat float32 tensor and others, returns a flat tensor or a tuple of them.
+        function: takes a float32 tensor (entries, *inner) and others, returns such a tensor or a tuple of them.
         shapes: of the other arguments.
+        inner_rank: number of inner axes.
 
     Returns:
-        A function of a `Padding`, a tensor of any shape, and the others.
+        A function of a `Padding`, the inner sizes, a tensor of any shape that is (entries, *inner) in the same
+        order, and the others. On PyTorch and in `without_kernels` nothing is padded.
     """
-    kernel = fuse(function, [(None,), *shapes])
+    kernel = fuse(function, [(None,) * (1 + inner_rank), *shapes])
 
-    def call(padding: Padding, x: Any, *others: Any) -> Any:
+    def call(padding: Padding, inner: tuple[int, ...], x: Any, *others: Any) -> Any:
         ops = keras.ops
-        if keras.backend.backend() == "torch" or kernels_left_out():
+        if not compiles_kernels():
             padding = Padding.NONE
-        flat = ops.reshape(x, (-1,))
-        n = room = ops.shape(flat)[0]
+        entries = ops.reshape(x, (-1, *inner))
+        n = room = ops.shape(entries)[0]
         if keras.backend.backend() == "jax" and not isinstance(n, int):
             padding = Padding.NONE  # a symbol, as in a trace of shapes
         if padding is Padding.ARRAY:
-            room = _power_of_two(n, SHORTEST)
+            room = _power_of_two(n, max(1, SHORTEST // _power_of_two(math.prod(inner))))
         elif padding is Padding.BATCH and keras.backend.backend() == "tensorflow":
             images = _shape(x)[0]
             room = n // ops.maximum(images, 1) * _power_of_two(images)
         if room is not n:
-            flat = ops.pad(flat, [[0, room - n]])
-        results = kernel(flat, *others)
+            entries = ops.pad(entries, [[0, room - n], *[[0, 0]] * inner_rank])
+        results = kernel(entries, *others)
         if room is not n:
             results = keras.tree.map_structure(lambda r: r[:n], results)
         return keras.tree.map_structure(lambda r: _reshaped(r, _shape(x)), results)
@@ -147,22 +157,28 @@ def fuse_element_wise(
 
     # Of unknown sizes: traced once, not at each place where it is called.
     signature = [tf.TensorSpec(shape, tf.float32) for shape in (None, *shapes)]
-    traced = {
-        padding: tf.function(
-            functools.partial(call, padding), input_signature=signature, autograph=False
-        )
-        for padding in Padding
-    }
 
-    def run(padding: Padding, x: Any, *others: Any) -> Any:
+    @functools.lru_cache(maxsize=MOST_TRACED)
+    def traced(padding: Padding, inner: tuple[int, ...]) -> Callable[..., Any]:
+        call_on = functools.partial(call, padding, inner)
+        return _trace(call_on, signature)
+
+    def run(padding: Padding, inner: tuple[int, ...], x: Any, *others: Any) -> Any:
         if kernels_left_out() or x.shape.is_fully_defined():
-            return call(padding, x, *others)
-        results = traced[padding](x, *others)
+            return call(padding, inner, x, *others)
+        results = traced(padding, inner)(x, *others)
         for result in keras.tree.flatten(results):
             result.set_shape(x.shape)
         return results
 
     return run
+
+
+def _trace(function: Callable[..., Any], signature: Sequence[Any]) -> Callable[..., Any]:
+    import tensorflow as tf
+
+    traced: Callable[..., Any] = tf.function(function, input_signature=signature, autograph=False)
+    return traced
 
 
 def _shape(x: Any) -> Any:
@@ -194,34 +210,64 @@ def in_one_loop(*arrays: Any) -> tuple[Any, ...]:
     """The same arrays, of equal shape, computed in one loop; for functions that `fuse` compiles.
 
     XLA on a CPU makes a loop for each output, and computes anew in it what they have in common. But a reduction of
-    several arrays is one loop: here, over an axis of two entries of which the second is zero. Numbers are added
-    as integers, which changes no bit of them.
+    several arrays is one loop: here, over an axis of two entries of which the second is zero. It is -0.0 of
+    floating-point numbers, the one that changes no bit of what it is added to.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow" and not kernels_left_out():
         import tensorflow as tf
         from tensorflow.compiler.tf2xla.python import xla
 
-        bits = [tf.bitcast(a, tf.int32) if a.dtype.is_floating else a for a in arrays]
-        dtypes = tuple(b.dtype for b in bits)
+        dtypes = tuple(a.dtype for a in arrays)
         first = tf.reshape(tf.range(2) == 0, [2] + [1] * len(arrays[0].shape))
-        zeros = [tf.zeros((), dtype) for dtype in dtypes]
-        pairs = [tf.where(first, b[None], zero) for b, zero in zip(bits, zeros, strict=True)]
-        sums = xla.variadic_reduce(pairs, zeros, [0], _addition(dtypes))
-        return tuple(tf.bitcast(s, a.dtype) for s, a in zip(sums, arrays, strict=True))
+        zeros = [tf.constant(-0.0 if dtype.is_floating else 0, dtype) for dtype in dtypes]
+        pairs = [tf.where(first, a[None], zero) for a, zero in zip(arrays, zeros, strict=True)]
+        return tuple(xla.variadic_reduce(pairs, zeros, [0], _addition(dtypes)))
     if backend == "jax":
         import jax.numpy as jnp
         from jax import lax
 
-        bits = [a.view(jnp.int32) if jnp.issubdtype(a.dtype, jnp.floating) else a for a in arrays]
         first = lax.iota(jnp.int32, 2).reshape(2, *[1] * arrays[0].ndim) == 0
-        zeros = [jnp.zeros((), b.dtype) for b in bits]
-        pairs = [jnp.where(first, b[None], zero) for b, zero in zip(bits, zeros, strict=True)]
-        sums = lax.reduce(
-            tuple(pairs), tuple(zeros), lambda *both: tuple(map(lax.add, *both)), (0,)
+        zeros = [
+            jnp.array(-0.0 if jnp.issubdtype(a.dtype, jnp.floating) else 0, a.dtype) for a in arrays
+        ]
+        pairs = [jnp.where(first, a[None], zero) for a, zero in zip(arrays, zeros, strict=True)]
+        return tuple(
+            lax.reduce(tuple(pairs), tuple(zeros), lambda *both: tuple(map(lax.add, *both)), (0,))
         )
-        return tuple(s.view(a.dtype) for s, a in zip(sums, arrays, strict=True))
     return arrays
+
+
+def selected_sums(steps: Iterable[tuple[Any, Any]], like: Any) -> tuple[Any, Any]:
+    """The sum of addends where their mask is true, and the number of these, as float32.
+
+    Args:
+        steps: masks of the shape of `like`, and addends that broadcast with it, in the order of addition.
+        like: float32 tensor.
+
+    TensorFlow and JAX add them as one complex number. Two sums apart, XLA computes one after the other, and has to
+    keep the masks of all steps for the second, which are more than a processor has registers for.
+    """
+    backend = keras.backend.backend()
+    if backend == "torch" or kernels_left_out():
+        total, number = keras.ops.zeros_like(like), keras.ops.zeros_like(like)
+        for mask, addend in steps:
+            total = keras.ops.where(mask, total + addend, total)
+            number = number + keras.ops.cast(mask, "float32")
+        return total, number
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        combine, where, real, imag = tf.complex, tf.where, tf.math.real, tf.math.imag
+    else:
+        import jax.numpy as jnp
+        from jax import lax
+
+        combine, where, real, imag = lax.complex, jnp.where, lax.real, lax.imag
+    sums = combine(keras.ops.zeros_like(like), keras.ops.zeros_like(like))
+    for mask, addend in steps:
+        sums = where(mask, sums + combine(addend, keras.ops.ones_like(addend)), sums)
+    return real(sums), imag(sums)
 
 
 @functools.lru_cache(maxsize=16)

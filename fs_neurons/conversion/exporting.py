@@ -26,7 +26,7 @@ from fs_neurons.conversion.nir_format import write_nir
 from fs_neurons.conversion.onnx_graph import OnnxGraph
 from fs_neurons.conversion.onnx_integers import to_integers
 from fs_neurons.conversion.onnx_scales import fold_scales
-from fs_neurons.conversion.onnx_sites import StandIns, write_out
+from fs_neurons.conversion.onnx_sites import StandIns, fold_units, write_out
 from fs_neurons.layers import RecurrentFS
 from fs_neurons.layers.recurrent import without_loops
 from fs_neurons.network.graph import trace
@@ -143,6 +143,8 @@ def _export_onnx(
     graph = OnnxGraph(proto)
     if integers:
         _make_integers(graph, stand_ins, model.name)
+    else:
+        fold_units(graph, stand_ins)
     write_out(graph, stand_ins)
     fold_scales(graph)
     graph.remove_unused()

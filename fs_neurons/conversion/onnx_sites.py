@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fs_neurons.conversion.onnx_graph import OnnxGraph, attributes
+from fs_neurons.conversion.onnx_scales import scaled
 from fs_neurons.neuron.lookup import Code, Lookup
 
 FIRST_SLOPE = 4096
@@ -39,6 +40,19 @@ class StandIns:
             return None
         slope = attributes(node).get("alpha", 0.01)
         return self.functions[int(slope) - FIRST_SLOPE] if slope >= FIRST_SLOPE else None
+
+
+def fold_units(graph: OnnxGraph, stand_ins: StandIns) -> None:
+    """Puts the step of each FS-ReLU, and the half that it is rounded by, into the weights before.
+
+    A runtime clips inside a convolution only what follows it at once.
+    """
+    for node in list(graph.nodes):
+        if isinstance(stand_ins.function_of(node), Code):
+            new: list[Any] = []
+            node.input[0] = scaled(graph, node.input[0], np.ones(1), np.zeros(1), new)
+            graph.replace({id(node): [*new, node]})
+            graph.remove_unused()  # products that are in the weights now
 
 
 def write_out(graph: OnnxGraph, stand_ins: StandIns) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fs_neurons.fitting.compiled import compiled
+from fs_neurons.backend import native
 from fs_neurons.fitting.portable import bell, integer, uniform
 from fs_neurons.fitting.problem import Problem
 from fs_neurons.fitting.staircase import snap
@@ -14,14 +14,14 @@ MOVES = 8
 FIRST_OCTAVE, LAST_OCTAVE = 2, 15
 
 
-@compiled
+@native
 def fraction(random: np.ndarray, first: int, last: int) -> float:
     """A random fraction from 2^-(last + 1) to 2^-first, equally often in every octave."""
     octave = first + integer(random, last - first + 1)
     return (1.0 + uniform(random)) / (2 << octave)
 
 
-@compiled
+@native
 def _move_entry(x: np.ndarray, s: int, t: int) -> None:
     """Takes entry s out and puts it in at t."""
     moved = x[s]
@@ -31,12 +31,12 @@ def _move_entry(x: np.ndarray, s: int, t: int) -> None:
     x[t] = moved
 
 
-@compiled
+@native
 def _swap(x: np.ndarray, s: int, t: int) -> None:
     x[s], x[t] = x[t], x[s]
 
 
-@compiled
+@native
 def propose(
     problem: Problem, T: np.ndarray, h: np.ndarray, d: np.ndarray, random: np.ndarray
 ) -> None:
@@ -79,7 +79,7 @@ def propose(
         T[k], h[k] = snap(problem, T[k]), snap(problem, h[k])
 
 
-@compiled
+@native
 def coarse_to_fine(problem: Problem, T: np.ndarray, h: np.ndarray, random: np.ndarray) -> None:
     """A random start: resets that fall geometrically, and thresholds below them.
 

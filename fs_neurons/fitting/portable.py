@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from fs_neurons.fitting.compiled import compiled
+from fs_neurons.backend import native
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -25,7 +25,7 @@ def new_random(seed: int) -> np.ndarray:
     return np.ascontiguousarray(state)
 
 
-@compiled
+@native
 def next_bits(random: np.ndarray) -> np.uint64:
     """64 random bits."""
     random[0] += _GOLDEN
@@ -35,19 +35,19 @@ def next_bits(random: np.ndarray) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@compiled
+@native
 def uniform(random: np.ndarray) -> float:
     """Uniform on [0, 1)."""
     return np.float64(next_bits(random) >> np.uint64(11)) * 2.0**-53
 
 
-@compiled
+@native
 def integer(random: np.ndarray, n: int) -> int:
     """One of 0, ..., n - 1."""
     return int(uniform(random) * n)
 
 
-@compiled
+@native
 def bell(random: np.ndarray) -> float:
     """Mean 0, variance 1, at most 3.5: four uniform numbers added up, nearly Gaussian."""
     bits = next_bits(random)
@@ -58,7 +58,7 @@ def bell(random: np.ndarray) -> float:
     return (total - 131070) * (1.7320508075688772 / 65536.0)
 
 
-@compiled
+@native
 def logarithm(x: float) -> float:
     """Natural logarithm of x > 0, to 1e-15 or so."""
     mantissa, exponent = math.frexp(x)

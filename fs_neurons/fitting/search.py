@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fs_neurons.fitting.compiled import compiled
+from fs_neurons.backend import native
 from fs_neurons.fitting.moves import coarse_to_fine, propose
 from fs_neurons.fitting.portable import logarithm, new_random, uniform
 from fs_neurons.fitting.problem import Problem
@@ -63,14 +63,14 @@ def new_state(T: np.ndarray, h: np.ndarray) -> State:
     return State(np.array(T, float), np.array(h, float), np.zeros(len(T)), np.full(1, np.inf))
 
 
-@compiled
+@native
 def _assign(target: State, T: np.ndarray, h: np.ndarray, d: np.ndarray, loss: float) -> None:
     for k in range(len(T)):
         target.T[k], target.h[k], target.d[k] = T[k], h[k], d[k]
     target.loss[0] = loss
 
 
-@compiled
+@native
 def evaluate(problem: Problem, state: State) -> None:
     """Snaps T and h to the grid, if there is one, and computes d and the objective."""
     for k in range(len(state.T)):
@@ -80,7 +80,7 @@ def evaluate(problem: Problem, state: State) -> None:
     state.loss[0] = objective(problem, state.T, state.h, state.d, stairs, none)[0]
 
 
-@compiled
+@native
 def descend(problem: Problem, state: State, evaluations: int, rate: float) -> None:
     """Adam along the exact gradient, with a learning rate that falls from `rate` to 0.
 
@@ -112,7 +112,7 @@ def descend(problem: Problem, state: State, evaluations: int, rate: float) -> No
                 x[row, k] -= step * mean[row, k] / (unbiased + TINY)
 
 
-@compiled
+@native
 def anneal(
     problem: Problem,
     state: State,

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fs_neurons.fitting.compiled import compiled
+from fs_neurons.backend import native
 from fs_neurons.fitting.problem import Problem
 
 MAX_STEPS = 62  # spike trains are bits of an int64
@@ -54,7 +54,7 @@ class Staircase(NamedTuple):
     system: np.ndarray
 
 
-@compiled
+@native
 def new_staircase(K: int, intervals: int) -> Staircase:
     """Buffers for K steps and so many intervals."""
     size = 2 * intervals  # a step makes two of each at most
@@ -67,7 +67,7 @@ def new_staircase(K: int, intervals: int) -> Staircase:
 # Indices are unsigned where time counts: Numba asks signed ones each time whether they are negative.
 
 
-@compiled
+@native
 def enumerate_intervals(
     T: np.ndarray, h: np.ndarray, low: float, high: float, stairs: Staircase
 ) -> int:
@@ -111,7 +111,7 @@ def enumerate_intervals(
     return int(n)
 
 
-@compiled
+@native
 def list_steps(train: np.uint64, steps: np.ndarray) -> int:
     """Writes the steps that fire, ascending, to `steps` and returns their number."""
     count = 0
@@ -123,7 +123,7 @@ def list_steps(train: np.uint64, steps: np.ndarray) -> int:
     return count
 
 
-@compiled
+@native
 def _cell(problem: Problem, x: float) -> tuple[np.uint64, float]:
     """Cell of the grid in which x lies, and how far into it, from 0 to 1."""
     position = (x - problem.low) * problem.cells_per_unit
@@ -133,7 +133,7 @@ def _cell(problem: Problem, x: float) -> tuple[np.uint64, float]:
     return _cell_beyond(problem, x)
 
 
-@compiled
+@native
 def _cell_beyond(problem: Problem, x: float) -> tuple[np.uint64, float]:
     """As `_cell`, for an x at or beyond the ends of the domain."""
     grid = problem.grid
@@ -147,7 +147,7 @@ def _cell_beyond(problem: Problem, x: float) -> tuple[np.uint64, float]:
     return np.uint64(first), min((x - grid[first]) / (grid[last] - grid[first]), 1.0)
 
 
-@compiled
+@native
 def _normal_equations(problem: Problem, stairs: Staircase, n: int) -> float:
     """Fills the lower triangle of `stairs.system` and returns the spikes.
 
@@ -188,7 +188,7 @@ def _normal_equations(problem: Problem, stairs: Staircase, n: int) -> float:
     return spikes
 
 
-@compiled
+@native
 def _eliminate(system: np.ndarray) -> float:
     """Gaussian elimination in the lower triangle, from the last row up: what is left is the error."""
     for k in range(len(system) - 1, 0, -1):
@@ -202,7 +202,7 @@ def _eliminate(system: np.ndarray) -> float:
     return float(system[0, 0])
 
 
-@compiled
+@native
 def _substitute(system: np.ndarray, d: np.ndarray) -> None:
     """The best d, after `_eliminate`."""
     for t in range(len(d)):
@@ -212,7 +212,7 @@ def _substitute(system: np.ndarray, d: np.ndarray) -> None:
         d[t] = rest / system[t + 1, t + 1]
 
 
-@compiled
+@native
 def snap(problem: Problem, x: float) -> float:
     """The value closest to the number x that T, h and d may take."""
     if problem.step == 0.0:
@@ -221,7 +221,7 @@ def snap(problem: Problem, x: float) -> float:
     return float(np.rint((x + problem.bound) / problem.step) * problem.step - problem.bound)
 
 
-@compiled
+@native
 def _rest(normal: np.ndarray, d: np.ndarray, t: int) -> float:
     """b[t] minus what the other steps contribute to it."""
     rest: float = normal[t + 1, 0]
@@ -231,7 +231,7 @@ def _rest(normal: np.ndarray, d: np.ndarray, t: int) -> float:
     return rest
 
 
-@compiled
+@native
 def _error_of(normal: np.ndarray, d: np.ndarray) -> float:
     """d'Ad - 2 b'd + c."""
     error: float = normal[0, 0]
@@ -241,7 +241,7 @@ def _error_of(normal: np.ndarray, d: np.ndarray) -> float:
     return error
 
 
-@compiled
+@native
 def _best_on_grid(problem: Problem, normal: np.ndarray, d: np.ndarray) -> float:
     """Improves d, on the grid, one entry at a time until none can be; returns the error."""
     for t in range(len(d)):
@@ -259,7 +259,7 @@ def _best_on_grid(problem: Problem, normal: np.ndarray, d: np.ndarray) -> float:
     return _error_of(normal, d)
 
 
-@compiled
+@native
 def objective(
     problem: Problem,
     T: np.ndarray,
@@ -305,7 +305,7 @@ def objective(
     return error + problem.spike_penalty * spikes, error, spikes
 
 
-@compiled
+@native
 def _gradient(
     problem: Problem, stairs: Staircase, n: int, d: np.ndarray, gradient: np.ndarray
 ) -> None:

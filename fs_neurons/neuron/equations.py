@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from fs_neurons.backend import selected_sums
 from fs_neurons.neuron.parameters import FSParameters, NeuronParameters, Rows
 
 # A float32 has 24 significant bits: sums of d(t) are exact while alpha's bits and K fit into them.
@@ -75,6 +76,13 @@ def loop_count(x: Any, rows: Rows) -> Any:
     for z, _ in steps(x, rows):
         count = count + ops.cast(z, "int32")
     return count
+
+
+def loop_both(x: Any, rows: Rows) -> tuple[Any, Any]:
+    """Response, and number of spikes as float32."""
+    spikes = zip((z for z, _ in steps(x, rows)), ops.unstack(rows.d), strict=True)
+    y, count = selected_sums(spikes, x)
+    return nan_to_nan(x, y), count
 
 
 def loop_derivative(x: Any, rows: Rows) -> Any:
@@ -136,16 +144,21 @@ def closed_count(x: Any, rows: Rows) -> Any:
     return shift(n * 0x01010101, 24)
 
 
+def closed_both(x: Any, rows: Rows) -> tuple[Any, Any]:
+    return closed_response(x, rows), ops.cast(closed_count(x, rows), "float32")
+
+
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """How response and number of spikes are computed, as functions of gate inputs and `Rows`."""
+    """How response and number of spikes are computed, as functions of gate inputs and `Rows`; `both` gives float32."""
 
     response: Callable[[Any, Rows], Any]
     count: Callable[[Any, Rows], Any]
+    both: Callable[[Any, Rows], tuple[Any, Any]]
 
 
-LOOP = Form(loop_response, loop_count)
-CLOSED = Form(closed_response, closed_count)
+LOOP = Form(loop_response, loop_count, loop_both)
+CLOSED = Form(closed_response, closed_count, closed_both)
 
 
 def fastest_form(parameters: NeuronParameters) -> Form:

@@ -15,16 +15,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
-from fs_neurons.backend import Padding, fuse, fuse_element_wise
+from fs_neurons.backend import Padding, compiles_kernels, fuse, fuse_element_wise, runs_numpy
 from fs_neurons.neuron.equations import Form, fastest_form
+from fs_neurons.neuron.native_loop import NATIVE
 from fs_neurons.neuron.parameters import ChannelParameters, NeuronParameters, Rows
 
 # One for each function, form and K in use.
 MOST_KERNELS = 64
 # Sites of so few neurons, such as those between dense layers, share kernels of a few lengths.
 SMALL = 2**12
+# Of small sites whose channels have sets of their own: these are padded to a power of two, at least this.
+FEWEST_CHANNELS = 2**8
 
 
 def run_fused(
@@ -53,14 +56,19 @@ def run_fused(
     Raises:
         ValueError: x has another number of channels than `parameters`.
     """
-    form, K = fastest_form(parameters), parameters.K
+    form, K = NATIVE if runs_numpy(x) else fastest_form(parameters), parameters.K
     # (3, K, channels), or (3, K, 1) where all channels have the same set.
-    rows = ops.convert_to_tensor(np.reshape((parameters.T, parameters.h, parameters.d), (3, K, -1)))
+    values = np.reshape((parameters.T, parameters.h, parameters.d), (3, K, -1))
     if isinstance(parameters, ChannelParameters):
         axis = parameters.axis
         _check_channels(x.shape, parameters)
-    elif not others and not per_image:
-        return _element_wise_kernel(function, form, K)(_padding(x.shape), x, rows)
+    rows = ops.convert_to_tensor(values)
+    if not others and not per_image:
+        if axis is None:
+            return _element_wise_kernel(function, form, K)(_padding(x.shape), (), x, rows)
+        behind = x.shape[axis % len(x.shape) + 1 :]
+        if None not in behind and 0 not in behind:
+            return _channel_wise(function, form, x, values, math.prod(behind))
     shape = ops.shape(x)
     kernel = _kernel(function, form, K, tuple(len(o.shape) for o in others))
     results = kernel(ops.reshape(x, _blocks(shape, axis, per_image)), rows, *others)
@@ -77,6 +85,31 @@ def _kernel(
         return function(form, x, Rows(*ops.unstack(rows[..., None])), *others)
 
     return fuse(on_rows, [(None,) * 4, (3, K, None), *((None,) * rank for rank in ranks)])
+
+
+def _channel_wise(
+    function: Callable[..., Any], form: Form, x: Any, values: np.ndarray, behind: int
+) -> Any:
+    """`function` of gate inputs whose channels, `behind` neurons each, have sets of their own."""
+    _, K, channels = values.shape
+    padding = _padding(x.shape)
+    more = 0
+    if padding is Padding.ARRAY and behind == 1 and compiles_kernels():
+        more = max(FEWEST_CHANNELS, 1 << (channels - 1).bit_length()) - channels
+        x = ops.pad(x, [*[[0, 0]] * (len(x.shape) - 1), [0, more]])
+        values = np.pad(values, [(0, 0), (0, 0), (0, more)])
+    inner = channels + more, behind
+    kernel = _channel_wise_kernel(function, form, K)
+    results = kernel(padding, inner, x, ops.convert_to_tensor(values))
+    return tree.map_structure(lambda r: r[..., :channels] if more else r, results)
+
+
+@functools.lru_cache(maxsize=MOST_KERNELS)
+def _channel_wise_kernel(function: Callable[..., Any], form: Form, K: int) -> Callable[..., Any]:
+    def on_rows(x: Any, rows: Any) -> Any:
+        return function(form, x, Rows(*ops.unstack(rows[..., None])))
+
+    return fuse_element_wise(on_rows, [(3, K, None)], inner_rank=2)
 
 
 @functools.lru_cache(maxsize=MOST_KERNELS)

@@ -176,7 +176,7 @@ def _count(form: Form, x: Any, rows: Rows) -> Any:
 
 
 def _response_and_count(form: Form, x: Any, rows: Rows) -> tuple[Any, Any]:
-    return in_one_loop(form.response(x, rows), ops.cast(form.count(x, rows), "float32"))
+    return in_one_loop(*form.both(x, rows))
 
 
 @functools.lru_cache(maxsize=MOST_PARTS)
@@ -185,7 +185,8 @@ def _response_and_spikes(parts: int) -> Callable[..., tuple[Any, Any]]:
 
     def function(form: Form, x: Any, rows: Rows) -> tuple[Any, Any]:
         dtype = "uint8" if rows.K * parts < 2**8 else "int32"
-        y, count = in_one_loop(form.response(x, rows), ops.cast(form.count(x, rows), dtype))
+        y, count = form.both(x, rows)
+        y, count = in_one_loop(y, ops.cast(count, dtype))
         return y, functools.reduce(ops.add, in_parts(count, parts))
 
     return function

@@ -31,10 +31,10 @@ def test_arrays_of_many_sizes_share_kernels_of_few_lengths(shape, expected):
     kernel = fuse_element_wise(length_of_the_kernel, [])
     x = ops.ones(shape)
     for padding, length in ((Padding.ARRAY, expected if FUSES else n), (Padding.NONE, n)):
-        y = ops.convert_to_numpy(kernel(padding, x))
+        y = ops.convert_to_numpy(kernel(padding, (), x))
         np.testing.assert_array_equal(y, np.full(shape, length))
     with without_kernels():
-        y = ops.convert_to_numpy(kernel(Padding.ARRAY, x))
+        y = ops.convert_to_numpy(kernel(Padding.ARRAY, (), x))
     if keras.backend.backend() != "jax":
         np.testing.assert_array_equal(y, np.full(shape, n))
 
@@ -50,7 +50,7 @@ def test_a_batch_of_unknown_size_is_padded_as_well():
         Padding.NONE: {7: 35},
     }
     for padding, expected in lengths.items():
-        traced = compiled(functools.partial(kernel, padding)).get_concrete_function(
+        traced = compiled(functools.partial(kernel, padding, ())).get_concrete_function(
             tf.TensorSpec((None, 5), "float32")
         )
         assert [tuple(y.shape) for y in traced.outputs] == [(None, 5)] * 2
@@ -59,6 +59,35 @@ def test_a_batch_of_unknown_size_is_padded_as_well():
             lengths_seen, negative = traced(tf.constant(x))
             assert (lengths_seen.numpy() == length).all()
             np.testing.assert_array_equal(negative, -x)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX knows all sizes")
+def test_inner_axes_are_not_padded():
+    import tensorflow as tf
+
+    def scaled_lengths(x, scale):
+        return length_of_the_kernel(x) * scale[:, None]
+
+    kernel = fuse_element_wise(scaled_lengths, [(None,)], inner_rank=2)
+    scale = np.arange(3, dtype=np.float32)
+    lengths = {
+        Padding.ARRAY: {0: 2**11, 4: 2**11, 700: 2**12},
+        Padding.BATCH: {0: 0, 1: 5, 3: 20, 100: 640},
+        Padding.NONE: {7: 35},
+    }
+    for padding, expected in lengths.items():
+        call = functools.partial(kernel, padding, (3, 2))
+        traced = compiled(call).get_concrete_function(
+            tf.TensorSpec((None, 5, 3, 2), "float32"), tf.TensorSpec((3,), "float32")
+        )
+        for images, length in expected.items():
+            x = tf.zeros((images, 5, 3, 2))
+            for run in (traced, call):
+                if run is traced or padding is Padding.ARRAY:
+                    y = run(x, tf.constant(scale)).numpy()
+                    np.testing.assert_array_equal(
+                        y, np.broadcast_to(length * scale[:, None], x.shape)
+                    )
 
 
 def test_arrays_in_one_loop_keep_every_bit():

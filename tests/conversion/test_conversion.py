@@ -74,8 +74,10 @@ def nested():
 def nested_in_sequential():
     i = keras.Input((4,))
     block = keras.Model(i, ops.relu(layers.Dense(4, activation="relu")(i)), name="block")
-    return keras.Sequential(
-        [keras.Input((4,)), block, layers.Dense(4, activation="sigmoid"), block.layers[1]]
+    return randomise(
+        keras.Sequential(
+            [keras.Input((4,)), block, layers.Dense(4, activation="sigmoid"), block.layers[1]]
+        )
     )
 
 

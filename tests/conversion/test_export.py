@@ -207,6 +207,21 @@ def test_few_operations_equal_to_the_loop(parameters, most, tmp_path):
     assert np.isnan(run(np.full((1, 50), np.nan, np.float32))).all()
 
 
+def test_nothing_is_between_a_convolution_and_its_clipping(tmp_path):
+    """What runtimes then compute at once; steps, and the half that is rounded by, are in weights and biases."""
+    inputs = keras.Input((8, 8, 2))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    y = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    y = layers.ReLU()(layers.Add()([layers.Conv2D(4, 3, padding="same")(y), x]))
+    snn = fs.convert(keras.Model(inputs, layers.GlobalAveragePooling2D()(y)))
+    path = exported(snn, tmp_path, "onnx")
+    kinds = " ".join(element_wise(path))
+    assert re.search("(Conv Clip Floor ){2}Conv (Mul )?Add Clip Floor Mul GlobalAveragePool", kinds)
+    images = np.random.default_rng(0).normal(size=(5, 8, 8, 2)).astype(np.float32)
+    expected = ops.convert_to_numpy(snn(images))
+    np.testing.assert_allclose(opened(path, "onnx")(images), expected, atol=0.01)
+
+
 def test_what_cannot_be_exported_is_refused(tmp_path):
     snn = fs.convert(model())
     with pytest.raises(ValueError, match="onnx, tf_saved_model, litert"):

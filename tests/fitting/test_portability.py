@@ -14,7 +14,8 @@ import numba
 import numpy as np
 import pytest
 
-from fs_neurons.fitting import compiled, fit, moves, portable, search, staircase
+from fs_neurons.backend import numba_cache
+from fs_neurons.fitting import fit, moves, portable, search, staircase
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # name -> arguments of fit and the digest of the T, h, d found, the same on x86-64 and arm64.
@@ -111,25 +112,25 @@ def test_compiled_code_is_kept_until_a_file_of_the_package_changes(tmp_path, mon
         spec = importlib.util.spec_from_file_location("doubling", source)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        function = compiled.compiled(module.double)
+        function = numba_cache.native(module.double)
         assert function(3) == 6
         return sum(function.stats.cache_hits.values())
 
     assert [hits(), hits()] == [0, 1]
-    monkeypatch.setattr(compiled, "_digest", lambda: "other")
+    monkeypatch.setattr(numba_cache, "_digest", lambda folder: "other")
     assert [hits(), hits()] == [0, 1]
 
 
 def test_code_is_compiled_where_nothing_can_be_kept(monkeypatch):
     real = numba.njit
 
-    def njit(*arguments, cache=False):
+    def njit(*arguments, cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(numba, "njit", njit)
-    assert compiled.compiled(lambda x: 3 * x)(2) == 6
+    assert numba_cache.native(lambda x: 3 * x)(2) == 6
 
 
 if __name__ == "__main__":
