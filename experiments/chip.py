@@ -153,7 +153,8 @@ def _key(row: Any) -> tuple[Any, ...]:
 def converted(model: keras.Model, K: int, training: np.ndarray) -> Conversion:
     """Everything a spike: FS-ReLU of K steps; one set for Swish, and for gates what conversion takes by itself."""
     if has_gates(model):
-        return Conversion(SWISH, SWISH_STEPS, fs.convert(model, swish=SWISH, **CODED))
+        snn = fs.convert(model, swish=SWISH, **CODED)
+        return Conversion(SWISH, SWISH_STEPS, snn, training)
     snn = fs.convert(model, relu=fs.relu_parameters(K, 25.0), **CODED)
     return Conversion("FS-ReLU", K, snn, training)
 

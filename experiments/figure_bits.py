@@ -49,7 +49,7 @@ def main() -> None:
         rows += chip.measure(model, snns, bits, data, path, FLAGS.batch_size)
         for Q in PARAMETER_BITS if chip.has_gates(model) else ():
             sets = f"swish_k16_q{Q}"
-            few = Conversion(sets, 16, fs.convert(model, swish=sets, **chip.CODED))
+            few = Conversion(sets, 16, fs.convert(model, swish=sets, **chip.CODED), training)
             rows += chip.measure(model, [few], [Bits(8, Q)], data, path, FLAGS.batch_size)
     content = {**runner.provenance(data), "rows": rows}
     results.write_json(path, content)
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def _draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True, layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
     quantised = [row for row in rows if row["weight_bits"]]
     few = [row for row in quantised if row["sets"].startswith(f"{chip.SWISH}_q")]
     curves = dict.fromkeys((row["network"], row["K"]) for row in quantised)

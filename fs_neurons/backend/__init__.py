@@ -10,15 +10,14 @@ from fs_neurons.backend.kernels import (
     fuse,
     fuse_element_wise,
     gather,
-    in_one_loop,
     kernels_left_out,
     layer_by_layer,
     outlived_its_trace,
-    selected_sums,
     with_float64,
     with_gradients,
     without_kernels,
 )
+from fs_neurons.backend.loops import in_one_loop, selected_sums
 from fs_neurons.backend.numba_cache import native
 from fs_neurons.backend.numpy_operations import numpy_operation, runs_numpy
 

@@ -61,8 +61,8 @@ def export(
         ConversionError: what has no node in NIR, for "nir"; a recurrent layer of FS-neurons that can't be
             unrolled, for "onnx" and "litert": see `network.trace`.
         TypeError: not a Keras model.
-        ValueError: another format, or a model that is not built; or `integers`, and the format is not "onnx" or
-            no convolution is between two FS-ReLUs with K <= 8.
+        ValueError: another format, or a model that is not built; images of another shape than it takes; or
+            `integers`, and the format is not "onnx" or no convolution is between two FS-ReLUs with K <= 8.
         ImportError: tf2onnx is missing, for "onnx", or nir, for "nir".
     """
     if not isinstance(model, keras.Model):

@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 from keras import layers, ops
 
+from fs_neurons.conversion.integer_sites import (
+    channels_are_last,
+    integer_neurons,
+    integer_spikes,
+)
 from fs_neurons.conversion.integers import (
+    Beside,
     Integers,
     Numbers,
     common_unit,
-    integer_neurons,
     integer_weights,
     is_output,
     plain,
-    unit_beside,
 )
 from fs_neurons.conversion.potentials import producers_of, sums_before
 from fs_neurons.conversion.rounding import Seen
@@ -31,10 +35,10 @@ from fs_neurons.network.errors import ConversionError
 from fs_neurons.network.geometry import data_axis
 from fs_neurons.network.graph import Graph
 from fs_neurons.network.kinds import Kind, applies_activation, kind_of
-from fs_neurons.neuron import ChannelParameters, FSParameters
+from fs_neurons.neuron import FSParameters
 
 # What shifted sums leave of the range of potentials to what is added to them.
-HEADROOM = 4.0
+HEADROOM = 2.0
 # Weights behind sums are not rounded more coarsely than by this factor: the sums are shifted.
 MOST_COARSER = 16.0
 
@@ -46,8 +50,9 @@ class IntegerLayers:
         network: to be made in integers.
         weight, parameter: largest that weights, and d of sets that are no binary codes, may be.
         potential: that sums must stay below.
-        coarser: name of a call, of weights or a product -> factors of the scales of its output channels.
         seen: what weighted calls do to images, for their weights to be rounded; empty where there are none.
+        fewer: name of a site -> the largest that its d may be, where that is less than `parameter`.
+        coarser: name of a call, of weights or a product -> factors of the scales of its output channels.
         offsets: of the outputs of weighted calls, (channels,), see `integer_offsets`.
         parts: of units where branches meet, see `integer_weights`.
 
@@ -59,11 +64,12 @@ class IntegerLayers:
 
     def __init__(
         self, network: Graph, weight: int, parameter: int, potential: int,
-        coarser: Mapping[str, np.ndarray], seen: Mapping[Call, Seen],
-        offsets: Mapping[Call, np.ndarray], parts: int,
+        seen: Mapping[Call, Seen], fewer: Mapping[str, int],
+        coarser: Mapping[str, np.ndarray], offsets: Mapping[Call, np.ndarray], parts: int,
     ):  # fmt: skip
         self.network = network
         self.coarser, self.seen, self.offsets, self.parts = coarser, seen, offsets, parts
+        self.fewer = fewer
         self.over: dict[Call, np.ndarray] = {}
         self.rescaled: set[Call] = set()
         self.made: dict[int, tuple[Call, Integers]] = {}
@@ -77,16 +83,13 @@ class IntegerLayers:
     def neurons(self, call: Call, x: Integers) -> Integers:
         """T and h in units of the potential; spikes of a binary code are shifts."""
         op: Any = call.op
-        p = op.parameters
-        channels = call.outputs.shape[-1]
-        if getattr(op, "axis", -1) not in (-1, len(call.outputs.shape)) and (
-            op.per_channel or isinstance(p, ChannelParameters)
-        ):
+        if not channels_are_last(call):
             raise ConversionError(
                 f"quantize: the neurons of {call.name!r} differ along an axis that is not the last one"
             )
+        channels = call.outputs.shape[-1]
         unit = np.broadcast_to(x.unit, channels)
-        neurons = integer_neurons(op, unit, self.largest_parameter)
+        neurons = integer_neurons(op, unit, self.largest_spike(call))
         reach = neurons.largest_potential(x.low, x.high)
         if not neurons.is_binary:  # some thresholds are out of reach
             self.rescaled.add(call)
@@ -108,7 +111,7 @@ class IntegerLayers:
             return None
         inputs = call.inputs[0].shape[-1]
         common = is_output(self.network, call.outputs)
-        beside = unit_beside(self.network, call, self.of)
+        beside = self.beside(call.outputs)
         coarser = self.coarser.get(call.name, 1.0)
         seen = self.seen.get(call)
         feedback = None if seen is None else seen.feedback
@@ -254,6 +257,26 @@ class IntegerLayers:
         return Numbers(self.clone(call.op)(self.decoded(call.inputs[0])))
 
     # --- parts ----------------------------------------------------------------------------------
+
+    def largest_spike(self, site: Call) -> int:
+        """That d of a site may be."""
+        return self.fewer.get(site.name, self.largest_parameter)
+
+    def beside(self, value: Value) -> Beside | None:
+        """What a value is added to, itself or multiplied by the spikes of a site, if the units are known."""
+        for consumer in self.network.consumers.get(value.index, ()):
+            if kind_of(consumer.op) is kinds.SUM:
+                for other in map(self.of.get, consumer.inputs):
+                    if isinstance(other, Integers):
+                        return Beside(other.unit)
+            product = self.coding.products.get(consumer)
+            if product is not None and product.other is value:
+                beside = self.beside(consumer.outputs)
+                largest = self.largest_spike(product.source)
+                spikes = integer_spikes(product.source.op, value.shape[-1], largest)
+                if beside is not None and spikes is not None:
+                    return Beside(beside.unit / spikes[1], is_shifted=True)
+        return None
 
     def is_sum(self, value: Value) -> bool:
         """Whether there are weights or products in it, with no neurons behind them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -46,3 +47,12 @@ def fitted_offsets(
 
     chip.run(inputs, each)
     return offsets
+
+
+def squared_error(found: Any, wanted: Any) -> float:
+    """Mean squared error of outputs in any structure, each in units of its variance."""
+    errors = []
+    for a, b in zip(*map(keras.tree.flatten, (found, wanted)), strict=True):
+        a, b = (ops.convert_to_numpy(y).astype(np.float64) for y in (a, b))
+        errors.append(np.mean(np.square(a - b)) / (b.var() or 1.0))
+    return float(np.mean(errors))

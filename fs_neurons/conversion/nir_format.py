@@ -74,6 +74,7 @@ def write_nir(model: keras.Model, path: pathlib.Path, images: Any = None) -> Non
 
     Raises:
         ConversionError: what NIR has no node for, by name.
+        ValueError: images of another shape than the model takes.
         ImportError: the package nir is missing.
     """
     try:
@@ -136,6 +137,10 @@ class _Writer(Nodes):
         metadata = {"fs_neurons": VERSION, "K": self.K, "windows": depth + 1}
         if images is not None:
             images = as_numpy(images)
+            if images.shape[1:] != tuple(inputs[0].shape):
+                raise ValueError(
+                    f"images have the shape {images.shape}, and the model takes (images, *{tuple(inputs[0].shape)})"
+                )
             events, output.metadata["scores"] = spikes_of(self.network, self.structure, images)
             for value, spikes in events.items():
                 self.nodes[self.terms[value][0].node].metadata["spikes"] = spikes

@@ -54,6 +54,7 @@ def test_every_spike_of_a_network_in_integers(tmp_path, runner, digits, capsys):
     assert any(isinstance(node, nir.Delay) for node in graph.nodes.values())
 
 
+@pytest.mark.filterwarnings("ignore:weights of model.*rounded more coarsely")
 @pytest.mark.parametrize("integers", [True, False])
 def test_every_spike_of_a_network_with_products(tmp_path, runner, digits, capsys, integers):
     model = models.pretrained("se_resnet8_swish", "digits")
@@ -146,6 +147,13 @@ def test_what_has_no_node_is_refused_and_nothing_is_written(tmp_path, build, nam
     snn = fs.convert(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x))))
     with pytest.raises(fs.ConversionError, match=f"'{name}'"):
         fs.export(snn, tmp_path / "net.nir", format="nir")
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_of_another_size_are_refused(tmp_path):
+    snn = fs.convert(layered(layers.Conv2D(5, 3)), input_bits=6, input_range=(-2, 2))
+    with pytest.raises(ValueError, match=r"images have the shape \(2, 5, 6, 4\)"):
+        fs.export(snn, tmp_path / "net.nir", format="nir", images=np.zeros((2, 5, 6, 4)))
     assert not list(tmp_path.iterdir())
 
 

@@ -8,9 +8,13 @@ from keras import layers, ops
 import fs_neurons as fs
 from fs_neurons import models
 from fs_neurons.analysis import evaluate
+from fs_neurons.conversion import quantization
+from fs_neurons.conversion.integer_sites import integer_spikes
+from fs_neurons.conversion.integers import common_unit
 from fs_neurons.data import datasets
 from fs_neurons.layers import RightShift
 from fs_neurons.network.graph import trace
+from fs_neurons.neuron import spike_train
 
 CODED = {"input_bits": 8, "input_range": (0, 256)}
 # Ranges of few steps, of which some gate inputs lie outside: what is quantized are the numbers that there are.
@@ -204,13 +208,81 @@ def test_products_are_those_of_64_bit_integers(tmp_path, of_spikes, potential_bi
         np.testing.assert_array_equal(ops.convert_to_numpy(again(pixels())), b)
 
 
+@pytest.mark.filterwarnings("ignore:weights of model.*rounded more coarsely")
+@pytest.mark.filterwarnings("ignore:d of model.*rounded so that")
+@pytest.mark.parametrize("of_spikes", [False, True])
+def test_more_bits_of_parameters_do_not_harm(of_spikes):
+    """Potentials have bits for weights, d and products together: none takes them from the others."""
+    snn = fs.convert(squeeze_excite(of_spikes), swish="swish_k16", **CODED, digital="none")
+    images = pixels(40)
+    y = ops.convert_to_numpy(snn(images))
+    errors = [
+        np.std(ops.convert_to_numpy(fs.quantize(snn, parameter_bits=b)(images)) - y)
+        for b in (4, 6, 8, 10, 13, 16)
+    ]
+    assert max(errors[3:]) < 0.05 * y.std()
+    assert max(errors[3:]) < errors[0]
+
+
+def test_d_that_are_too_coarse_are_said_to_be():
+    snn = fs.convert(squeeze_excite(False), swish="swish_k16", **CODED)
+    with pytest.warns(UserWarning, match=r"d of model 'se' .* more parameter_bits"):
+        fs.quantize(snn, parameter_bits=4)
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8, 10])
+def test_parameters_of_few_bits_stay_what_they_are(bits):
+    neurons = fs.FSActivation(f"swish_k16_q{bits}", "swish")
+    d, unit = integer_spikes(neurons, 3, 2 ** (bits - 1) - 1)
+    integers(d)
+    np.testing.assert_allclose(d * unit, neurons.parameters.d[:, None] + np.zeros(3), rtol=1e-4)
+
+
+def test_spikes_are_rounded_so_that_responses_are_kept():
+    p = fs.FSActivation("swish_k16", "swish").parameters
+    x = np.random.default_rng(0).normal(size=5000).astype(np.float32)
+    z = ops.convert_to_numpy(spike_train(x, p)).astype(np.float64)
+    wanted = ops.convert_to_numpy(fs.FSActivation(p, "swish")(x))
+    for largest, share in ((31, 0.8), (127, 0.95)):
+        d, unit = integer_spikes(fs.FSActivation(p, "swish"), 1, largest)
+        nearest = np.abs(p.d).max() / largest
+        errors = [
+            np.square(z @ some - wanted).mean()
+            for some in (d[:, 0] * unit, np.rint(p.d / nearest) * nearest)
+        ]
+        assert np.abs(d).max() <= largest
+        assert errors[0] < share * errors[1]
+
+
+def test_units_of_sums_are_those_of_each_channel():
+    a, b = np.array([1.0, 3.0, 1.0, 5.0]), np.array([1.5, 1.0, 0.25, 5.0])
+    unit, factors = common_unit([a, b])
+    np.testing.assert_allclose(unit, [0.5, 1.0, 0.25, 5.0])
+    np.testing.assert_array_equal(factors, [[2, 3, 4, 1], [3, 1, 1, 1]])
+
+
+@clipped
+def test_biases_that_harm_are_not_kept(monkeypatch):
+    snn = fs.convert(residual(), relu=fs.relu_parameters(6, 4.0), **CODED)
+    images = pixels(17)
+    monkeypatch.setattr(quantization, "fitted_offsets", lambda *_: {})
+    expected = ops.convert_to_numpy(fs.quantize(snn, calibration_data=images)(images))
+    monkeypatch.setattr(
+        quantization, "fitted_offsets",
+        lambda chip, inputs, made, seen: {call: np.full(len(x.mean), 0.5) for call, x in seen.items()},
+    )  # fmt: skip
+    found = ops.convert_to_numpy(fs.quantize(snn, calibration_data=images)(images))
+    np.testing.assert_array_equal(found, expected)
+
+
 @clipped
 def test_biases_keep_the_mean_of_each_channel():
     snn = fs.convert(residual(), relu=fs.relu_parameters(6, 4.0), **CODED)
     images = pixels(40)
     chip = fs.quantize(snn, weight_bits=4, calibration_data=images)
     assert_every_number_is_an_integer(chip)
-    means = [ops.convert_to_numpy(x(images)).mean(axis=0) for x in (snn, fs.quantize(snn, 4), chip)]
+    half = images[::2]  # which they are fitted to
+    means = [ops.convert_to_numpy(x(half)).mean(axis=0) for x in (snn, fs.quantize(snn, 4), chip)]
     unit = chip.get_layer("unit").scale
     assert np.abs(means[2] - means[0]).max() <= unit < np.abs(means[1] - means[0]).max()
 
@@ -286,5 +358,11 @@ def test_what_has_no_integer_form_is_named():
     gated = layers.Multiply(name="gated")(sums)  # neither factor of which is spikes
     with pytest.raises(fs.ConversionError, match=r"no integer form of 'gated' \(Multiply\)"):
         fs.quantize(fs.convert(keras.Model(inputs, layers.Dense(2)(gated)), **CODED))
+    with pytest.raises(TypeError, match=r"expected a keras\.Model"):
+        fs.quantize("model.keras")
+    few = pixels(20)
+    few[3, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="image 3 has NaN"):
+        fs.quantize(fs.convert(model, **CODED), calibration_data=few)
     with pytest.raises(ValueError, match="weight_bits must be 2 to 16"):
         fs.quantize(fs.convert(model, **CODED), weight_bits=1)

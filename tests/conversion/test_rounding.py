@@ -74,7 +74,8 @@ def test_moments_are_those_of_what_each_filter_sees(padding, monkeypatch):
     np.testing.assert_array_equal(found.order, expected.order)
     np.testing.assert_allclose(found.factor, expected.factor, rtol=1e-4, atol=1e-6)
     kernel, bias = (np.asarray(w, np.float64) for w in network.calls[0].op.get_weights())
-    means = (rows @ kernel.reshape(12, 3) + bias).mean(axis=0)
+    outputs = (rows @ kernel.reshape(12, 3) + bias).reshape(-1, 7, 3)
+    means = outputs[:, ::2].mean(axis=(0, 1))  # of every other image
     np.testing.assert_allclose(seen["convolution"].mean, means, rtol=1e-4, atol=1e-6)
 
 
