@@ -50,6 +50,22 @@ def compute_in_float32():
 compute_in_float32()
 
 
+def on_gpu():
+    """Whether the backend computes on one."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() == "gpu"
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--long", default="", help="run the long tests too: 'all', or part 'K/N' of them"
