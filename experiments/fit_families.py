@@ -157,7 +157,7 @@ def _silu(
         further: shapes and their penalties.
     """
     shapes = {WIDE: OF_WIDE, LOW: OF_LOW, HIGH: OF_HIGH, FAR: OF_FAR, **(further or {})}
-    members = {
+    members: dict[Shape, dict[float, tuple[float, ...]]] = {
         shape: {
             scale: (factor * penalty, factor * penalty / 8)
             for scale, penalty in zip(SCALES, penalties, strict=False)
