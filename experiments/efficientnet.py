@@ -6,9 +6,9 @@
 Any trained network of images will do: `--model` names its .keras file, `--data` a folder of photographs
 (sub-folders are searched). Measured on these, for the published sets, the fitted ones, ranges without data
 and calibration: the error of each block's output and of the features, the network's widest output, and
-the spikes. With `--probe`, CIFAR-10 scaled up tells what the features are still good for: the accuracy on the
-first 1,500 test images of a logistic regression (standardised features, C = 0.01) that was fitted to the original's
-features of the first 4,000 training images.
+the spikes. With `--probe`, CIFAR-10 scaled up tells what the features are still good for: their error on the
+first 1,500 test images, and the accuracy there of a logistic regression (standardised features, C = 0.01) that was
+fitted to the original's features of the first 4,000 training images.
 
 Writes MODEL.json and .png to --output_dir. A killed run goes on where it stopped: rows are written one by
 one, features in parts, to MODEL_features/.
@@ -53,7 +53,6 @@ flags.DEFINE_enum(
     "preprocessing", "efficientnet", list(PREPROCESSINGS), "Of the photographs.", flag_values=FLAGS
 )
 flags.DEFINE_integer("limit", None, "Only so many photographs.", lower_bound=1, flag_values=FLAGS)
-flags.DEFINE_integer("K", 16, "Time steps of what is calibrated.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "calibrate", 300, "CIFAR-10 images to calibrate on; 0: no calibration.", flag_values=FLAGS
 )
@@ -68,14 +67,21 @@ runner.define_output_flag(FLAGS)
 PROBE_TESTS, PART, BATCH = 1500, 100, 10
 # Inverse strength of the regularization of the probe.
 PROBE_C = 0.01
-# Label -> arguments of `convert`; calibration comes last and has its data instead.
+# Label -> arguments of `convert`; and those of conversions that have calibration data as well.
 CONVERSIONS: dict[str, dict[str, Any]] = {
     "published": {"quality": "paper"},
     "accurate sets": {"quality": "accurate", "swish": "swish_k16", "sigmoid": "sigmoid_k12"},
     "without data": {"quality": "accurate"},
-    "calibrated": {},
+    "without data, K = 8": {"quality": "accurate", "steps": 8},
 }
-COLOURS = dict(zip(CONVERSIONS, (PAPER, "tab:olive", SNN, "tab:green"), strict=True))
+CALIBRATED: dict[str, dict[str, Any]] = {
+    "calibrated": {"steps": 16},
+    "calibrated, K = 8": {"steps": 8},
+}
+LABELS = (*CONVERSIONS, *CALIBRATED)
+COLOURS = dict(
+    zip(LABELS, (PAPER, "tab:olive", SNN, "tab:cyan", "tab:green", "tab:brown"), strict=True)
+)
 
 
 def main() -> None:
@@ -92,11 +98,10 @@ def main() -> None:
     }
     rows = {row["fingerprint"]: row for row in _rows_before(path.with_suffix(".json"), content)}
     probe = _probe(model, path.with_name(f"{file.stem}_features")) if FLAGS.probe else None
-    content |= {"probe_original": probe(model) if probe else None, "rows": []}
+    content |= {"probe_original": probe(model)["probe"] if probe else None, "rows": []}
     converted = []
-    kept = f"{file.stem}_k{FLAGS.K}_{FLAGS.calibrate}_calibrated.keras"
-    for label in CONVERSIONS if FLAGS.calibrate else list(CONVERSIONS)[:-1]:
-        snn = _converted(model, label, path.with_name(kept))
+    for label in LABELS if FLAGS.calibrate else CONVERSIONS:
+        snn = _converted(model, label, path)
         fingerprint = runner.fingerprint(snn)
         row = rows.get(fingerprint) or {"label": label, "fingerprint": fingerprint}
         content["rows"].append(row)
@@ -105,11 +110,13 @@ def main() -> None:
         results.write_json(path.with_suffix(".json"), content)
         converted.append((row, snn))
     for row, snn in converted if probe else ():
-        row["probe"] = probe(snn)
+        row |= probe(snn)
         results.write_json(path.with_suffix(".json"), content)
     print(f"{model.name}, {len(photographs)} photographs in {folder}")
     print(_table(content))
-    print("error: norm of the difference over the norm, mean over the photographs")
+    print(
+        "error: norm of the difference over the norm, mean over the photographs, or the probe's images"
+    )
     save(_figure(content["rows"]), path.with_suffix(".png"))
     print(f"Written to {path}.json and .png")
 
@@ -162,16 +169,18 @@ def _scaled_up(split: str, count: int, model: keras.Model, first: int = 0) -> np
 # --- networks -----------------------------------------------------------------------------------
 
 
-def _converted(model: keras.Model, label: str, calibrated: pathlib.Path) -> keras.Model:
-    """The converted network; the calibrated one is kept in a file."""
-    if label != "calibrated":
+def _converted(model: keras.Model, label: str, results_path: pathlib.Path) -> keras.Model:
+    """The converted network; calibrated ones are kept in files beside the results."""
+    if label in CONVERSIONS:
         return fs.convert(model, **CONVERSIONS[label])
+    arguments = CALIBRATED[label]
 
     def calibrate() -> keras.Model:
         images = _scaled_up("train", FLAGS.calibrate, model)
-        return fs.convert(model, calibration_data=images, steps=FLAGS.K)
+        return fs.convert(model, calibration_data=images, **arguments)
 
-    return runner.kept(calibrated, calibrate)
+    kept = f"{results_path.stem}_k{arguments['steps']}_{FLAGS.calibrate}_calibrated.keras"
+    return runner.kept(results_path.with_name(kept), calibrate)
 
 
 def _features(model: keras.Model) -> Any:
@@ -222,7 +231,7 @@ def _compared(model: keras.Model, snn: keras.Model, images: np.ndarray) -> dict[
             found = spiking(batch, training=False)
         for parts, exact, y in zip(errors, original(batch, training=False), found, strict=True):
             exact, y = (ops.convert_to_numpy(x).reshape(len(batch), -1) for x in (exact, y))
-            parts.append(np.linalg.norm(y - exact, axis=1) / np.linalg.norm(exact, axis=1))
+            parts.append(_relative_errors(y, exact))
         spikes += sum(int(ops.convert_to_numpy(record.spikes).sum()) for record in records)
         neurons += sum(math.prod(record.shape) for record in records)
         bar.update(min(first + BATCH, len(images)))
@@ -238,11 +247,17 @@ def _compared(model: keras.Model, snn: keras.Model, images: np.ndarray) -> dict[
     }
 
 
+def _relative_errors(y: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Of each image, norm of the difference over the norm of what is exact."""
+    return np.asarray(np.linalg.norm(y - exact, axis=1) / np.linalg.norm(exact, axis=1))
+
+
 # --- what the features are still good for ---------------------------------------------------------
 
 
-def _probe(original: keras.Model, path: pathlib.Path) -> Callable[[keras.Model], float]:
-    """Accuracy, per cent, on a network's features of what was fitted to those of the original; kept in `path`."""
+def _probe(original: keras.Model, path: pathlib.Path) -> Callable[[keras.Model], dict[str, float]]:
+    """Of a network's features, kept in `path`: their error, and the accuracy, per cent, of what was fitted to those
+    of the original."""
     labels = {
         split: datasets.load("cifar10", split, FLAGS.data_dir).labels for split in ("train", "test")
     }
@@ -252,13 +267,17 @@ def _probe(original: keras.Model, path: pathlib.Path) -> Callable[[keras.Model],
 
     regression = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=1000))
     regression.fit(features(original, "train", FLAGS.probe), labels["train"][: FLAGS.probe])
+    exact = features(original, "test", PROBE_TESTS)
 
-    def accuracy(network: keras.Model) -> float:
-        found = regression.predict(features(network, "test", PROBE_TESTS))
-        right = found == labels["test"][:PROBE_TESTS]
-        return runner.percent(float(right.mean()))
+    def measured(network: keras.Model) -> dict[str, float]:
+        found = features(network, "test", PROBE_TESTS)
+        right = regression.predict(found) == labels["test"][:PROBE_TESTS]
+        return {
+            "probe_feature_error": float(_relative_errors(found, exact).mean()),
+            "probe": runner.percent(float(right.mean())),
+        }
 
-    return accuracy
+    return measured
 
 
 def _features_of(network: keras.Model, split: str, count: int, folder: pathlib.Path) -> np.ndarray:
@@ -284,30 +303,41 @@ def _features_of(network: keras.Model, split: str, count: int, folder: pathlib.P
 
 
 def _table(content: dict[str, Any]) -> str:
-    header = ("conversion", "error of the features", "median", "spikes/neuron", "probe %")
+    header = (
+        "conversion",
+        "error of the features",
+        "median",
+        "spikes/neuron",
+        "CIFAR-10",
+        "probe %",
+    )
     original = content.get("probe_original")
-    cells = [("none", "", "", "", "" if original is None else f"{original:.2f}")]
+    cells = [("none", "", "", "", "", "" if original is None else f"{original:.2f}")]
     for row in content["rows"]:
-        accuracy = row.get("probe")
+        probe = (
+            (f"{row['probe_feature_error']:.3f}", f"{row['probe']:.2f}")
+            if "probe" in row
+            else ("", "")
+        )
         cells.append(
             (
                 row["label"], f"{row['feature_error']:.3f}", f"{row['median_feature_error']:.3f}",
-                f"{row['spikes_per_neuron']:.2f}", "" if accuracy is None else f"{accuracy:.2f}",
+                f"{row['spikes_per_neuron']:.2f}", *probe,
             )
         )  # fmt: skip
-    return tabulate(cells, header, disable_numparse=True, colalign=("left", *["right"] * 4))
+    return tabulate(cells, header, disable_numparse=True, colalign=("left", *["right"] * 5))
 
 
 def _figure(rows: list[dict[str, Any]]) -> Any:
     """Error of each block's output along the depth of the network; the features last."""
-    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for row in rows:
         errors = [*(block["error"] for block in row["blocks"]), row["feature_error"]]
         axis.plot(range(1, len(errors) + 1), errors, "o-", ms=3, label=row["label"],
                   color=COLOURS[row["label"]])  # fmt: skip
     axis.axhline(1.0, color=ANN, linestyle=":")
     axis.set(xlabel="block; the features last", ylabel="relative error", ylim=(0, None))
-    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(rows), frameon=False)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return figure
 
 

@@ -43,6 +43,7 @@ class Shape:
         domain: that they cover.
         mean, deviation: of the gate inputs within it.
         common: where all but rare gate inputs are; the whole domain when missing.
+        effort: of that of a member, how much one of these gets.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Shape:
     mean: float
     deviation: float
     common: tuple[float, float] | None = None
+    effort: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +90,36 @@ FAR_LOW = Shape("_far_low", (-8.0, 96.0), -3.0, 2.0, (-8.0, 4.0))
 FAR_NEAR = Shape("_far_near", (-8.0, 96.0), 0.0, 1.5, (-5.0, 6.0))
 SYMMETRIC = Shape("", (-8.0, 8.0), 0.0, 2.5)
 
+
+def _window(mean: float, deviation: float) -> Shape:
+    """Of channels that meet a narrow range, `mean` standard deviations from 0, in units of the scale."""
+    reach = 5.0
+    ends = (deviation * (mean - reach), deviation * (mean + reach))
+    name = f"_at{mean:g}" + ("" if deviation == 1.0 else "_wide")
+    return Shape(name, ends, deviation * mean, deviation, effort=0.25)
+
+
+# Gate inputs further out are those of ReLU, or of 0.
+LOWEST, HIGHEST = -7.0, 9.0
+
+
+def _windows(
+    means: tuple[float, ...], deviations: tuple[float, ...], octaves: range
+) -> dict[Shape, tuple[float, ...]]:
+    """Windows, and their scales: those at which a range is narrow or Swish is bent in it."""
+    shapes = [_window(mean, deviation) for deviation in deviations for mean in means]
+    scales = [2.0**octave for octave in octaves]
+    return {
+        shape: tuple(scale for scale in scales if LOWEST <= scale * shape.mean <= HIGHEST)
+        for shape in shapes
+    }
+
+
+MEANS = (0.0, -1.5, 1.5, -3.0, 3.0, -4.5)
+WINDOWS = _windows(MEANS, (1.0,), range(-5, 2))
+# With few steps, a set does well only very near the range that it was fitted to.
+DENSER_WINDOWS = _windows((*MEANS, -0.75, 0.75, 5.0, -6.5), (1.0, 1.4), range(-6, 3))
+
 # Small scales have large errors and take many spikes, large ones (nearly ReLU) the opposite.
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 OF_WIDE = (2.4e-3, 2.4e-3, 5e-4, 3e-4, 1.6e-4, 6e-5, 6e-5, 6e-5)
@@ -101,25 +133,59 @@ OF_HIGH = (1e-3, 1e-3, 5e-4, 3e-4, 1.6e-4)
 OF_GELU = (3.2e-3, 2.4e-3, 1e-3, 6e-4, 3.2e-4, 1.2e-4, 1.2e-4, 1.2e-4)
 
 
-def _silu(K: int, factor: float, further: dict[Shape, tuple[float, ...]] | None = None) -> Family:
-    """Members with few spikes, and with more spikes and smaller errors; `further` are shapes and their penalties."""
+def scaled_function(activation: str, scale: float) -> Callable[[np.ndarray], np.ndarray]:
+    """f_s of an activation, as fs_neurons/neuron/families.py defines it."""
+    f = fitting.as_function(activation)
+    output = 1.0 if activation in BOUNDED else scale
+    return lambda u: f(scale * u) / output
+
+
+def _silu(
+    K: int,
+    factor: float,
+    windows: dict[Shape, tuple[float, ...]],
+    of_windows: tuple[float, float],
+    further: dict[Shape, tuple[float, ...]] | None = None,
+) -> Family:
+    """Members with few spikes, and with more spikes and smaller errors.
+
+    Args:
+        K: number of steps.
+        factor: of the penalties.
+        windows: shapes of narrow ranges, and their scales.
+        of_windows: their penalties, in units of the variance of a window's output.
+        further: shapes and their penalties.
+    """
     shapes = {WIDE: OF_WIDE, LOW: OF_LOW, HIGH: OF_HIGH, FAR: OF_FAR, **(further or {})}
-    members = {
+    members: dict[Shape, dict[float, tuple[float, ...]]] = {
         shape: {
             scale: (factor * penalty, factor * penalty / 8)
             for scale, penalty in zip(SCALES, penalties, strict=False)
         }
         for shape, penalties in shapes.items()
     }
+    for shape, scales in windows.items():
+        members[shape] = {
+            scale: tuple(float(f"{part * _variance(shape, scale):.2g}") for part in of_windows)
+            for scale in scales
+        }
     return Family("silu", K, members)
+
+
+def _variance(shape: Shape, scale: float) -> float:
+    """Of the output of Swish in a window, in units of the scale."""
+    u = np.linspace(*shape.domain, 1001)
+    density = np.exp(-(((u - shape.mean) / shape.deviation) ** 2) / 2)
+    y = scaled_function("silu", scale)(u)
+    return float(np.average((y - np.average(y, weights=density)) ** 2, weights=density))
 
 
 FAMILIES = {
     f"{family.activation}_k{family.K}": family
     for family in (
-        _silu(16, 1.0, {FAR_LOW: OF_FAR_LOW, FAR_NEAR: OF_FAR_NEAR}),
-        _silu(12, 2.0),
-        _silu(8, 5.0),
+        _silu(16, 1.0, WINDOWS, (3e-4, 1.5e-5), {FAR_LOW: OF_FAR_LOW, FAR_NEAR: OF_FAR_NEAR}),
+        _silu(12, 2.0, WINDOWS, (8e-4, 4e-5)),
+        _silu(8, 5.0, DENSER_WINDOWS, (3e-3, 2e-4)),
         Family(
             "gelu", 12, {WIDE: {s: (p,) for s, p in zip(SCALES, OF_GELU, strict=True)}}
         ),
@@ -170,7 +236,7 @@ def fit_family(family: Family, path: pathlib.Path, effort: int, seed: int, refit
     rows: list[dict[str, Any]] = []
     for scale, shape, penalty in family.members:
         arguments = {
-            "effort": effort, "seed": seed, "spike_penalty": penalty, "guard": GUARD,
+            "effort": round(effort * shape.effort), "seed": seed, "spike_penalty": penalty, "guard": GUARD,
             "domain": list(shape.domain), "weight": [shape.mean, shape.deviation],
         }  # fmt: skip
         row = next((r for r in before if (r["scale"], r["fit"]) == (scale, arguments)), None)
@@ -215,13 +281,6 @@ def fit_member(
     return dataclasses.replace(
         fitted, errors=_measured(fitted, f, shape.domain, shape.mean, variance)
     )
-
-
-def scaled_function(activation: str, scale: float) -> Callable[[np.ndarray], np.ndarray]:
-    """f_s of an activation, as fs_neurons/neuron/families.py defines it."""
-    f = fitting.as_function(activation)
-    output = 1.0 if activation in BOUNDED else scale
-    return lambda u: f(scale * u) / output
 
 
 def _weight(u: np.ndarray, shape: Shape) -> np.ndarray:

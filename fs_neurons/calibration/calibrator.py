@@ -8,8 +8,9 @@ The analog and the spiking network run side by side on the calibration data, whi
 operation by operation, all data through one before the next. A site is fitted to the gate inputs that it
 gets from the converted network before it. A linear layer gets the weights that come nearest, in the
 sense of least squares, to what it gave in the analog network; other layers with an offset are rescaled
-and shifted so that each channel has its mean and standard deviation again. With few steps, weights and
-ranges of all layers are then adjusted together, for the gate inputs of all sites and the outputs.
+and shifted so that each channel has its mean and standard deviation again, and each channel of the last
+site its mean where that is no ReLU and has few steps. With few steps, weights and ranges of all layers are
+then adjusted together, for the gate inputs of all sites and the outputs.
 
 A ReLU site gets a range alpha per channel, for the least error, and rounds to the nearest multiple of its
 step. At every other site, each channel gets the set of a family that suits its gate inputs best, or one
@@ -32,6 +33,7 @@ import numpy as np
 from keras import ops
 
 from fs_neurons.calibration.candidates import Candidates
+from fs_neurons.calibration.centring import centre, is_last
 from fs_neurons.calibration.corrections import every, offset_of, refit, rescale
 from fs_neurons.calibration.data import Inputs, batches, checked_inputs
 from fs_neurons.calibration.distributions import as_numpy_function
@@ -42,7 +44,7 @@ from fs_neurons.calibration.refinement import refine_network
 from fs_neurons.calibration.selection import expected_of_family, price_of_spikes
 from fs_neurons.calibration.settings import Settings
 from fs_neurons.calibration.statistics import InputStatistics, input_statistics
-from fs_neurons.calibration.store import Store
+from fs_neurons.calibration.store import Lane, Store
 from fs_neurons.layers import record_spikes
 from fs_neurons.network import ConversionError, Site, graph
 from fs_neurons.network.graph import Call, Value
@@ -51,6 +53,10 @@ from fs_neurons.neuron import FSParameters
 
 # A site is fitted to at most so many gate inputs, evenly spaced over images and positions.
 SAMPLES_PER_CHANNEL, SAMPLES = 65_536, 4_000_000
+# So many steps are few for other activations than ReLU.
+FEW_STEPS = 8
+# Expected spikes per neuron, on average over the sites whose sets come from families: up to FEW_STEPS, and with more.
+SPIKES = (2.5, 2.1)
 # Images that run through the finished network at once.
 BATCH = 100
 # Of the search for the spike penalty that meets a target.
@@ -115,7 +121,8 @@ def calibrate(
     expected = [
         (s, expected_of_family(s, steps_of[s.site])) for s in statistics if s.site in priced
     ]
-    price = price_of_spikes([(s, found) for s, found in expected if found is not None])
+    most_spikes = SPIKES[max(steps.values(), default=0) > FEW_STEPS]
+    price = price_of_spikes([(s, found) for s, found in expected if found is not None], most_spikes)
     task = Task(pair, inputs, steps, statistics, price, settings, correction)
     neurons = _within_target(task, Progress(verbose))
     snn, copies = pair.with_neurons(neurons)
@@ -209,13 +216,25 @@ def _side_by_side(
         if site is not None and site not in neurons:
             x = shared.get(site)
             if x is None:
-                x = _gate_inputs(store, call, _axis(task, site))
+                x = _gate_inputs(store, store.spiking, call, _axis(task, site))
             neurons[site] = _fitted(task, site, x, penalty, library)
+            if site not in shared and _is_centred(task, site) and is_last(pair, call):
+                wanted = _gate_inputs(store, store.analog, call, _axis(task, site))
+                centre(pair, call, neurons[site], x, wanted, store)
         elif site is None and uses[id(call.op)] == 1:
             _correct(call, store, task.correction, refitted)
         store.run_spiking(place)
     progress(len(pair.graph.calls), len(pair.graph.calls), "")
     return neurons
+
+
+def _is_centred(task: Task, site: Site) -> bool:
+    """Whether the mean error of a site's neurons is worth a shift of the offset before it, if nothing else corrects it.
+
+    With many steps it is small, as it is for ReLU.
+    """
+    channels, few = _axis(task, site) is not None, task.steps[site] <= FEW_STEPS
+    return channels and few and task.correction != "none" and not is_relu(site)
 
 
 def _correct(call: Call, store: Store, correction: str, refitted: set[Value]) -> None:
@@ -260,14 +279,14 @@ def _fitted(
     return choose_sets(library[key], x, axis, penalty, task.statistics[site.name], price)
 
 
-def _gate_inputs(store: Store, call: Call, axis: int | None) -> np.ndarray:
-    """(samples, channels) of what a site meets in the spiking network, where sequences are not masked."""
+def _gate_inputs(store: Store, lane: Lane, call: Call, axis: int | None) -> np.ndarray:
+    """(samples, channels) of what a site meets in one of the networks, where sequences are not masked."""
     (value,) = call.inputs
     parts = []
     for i in store.batches:
-        x = ops.convert_to_numpy(ops.cast(store.spiking.get(i, value), "float32"))
+        x = ops.convert_to_numpy(ops.cast(lane.get(i, value), "float32"))
         if call.present is not None:
-            x = x[ops.convert_to_numpy(store.spiking.get(i, call.present))]
+            x = x[ops.convert_to_numpy(lane.get(i, call.present))]
         parts.append(_sample(x, -1 if axis is None else axis, store.images))
     return np.concatenate(parts)
 
@@ -287,7 +306,7 @@ def _sampled_shared_sites(task: Task) -> dict[Site, np.ndarray]:
         store.run_analog(place)
         site = pair.site(call)
         if site in shared:
-            samples[site].append(_gate_inputs(store, call, _axis(task, site)))
+            samples[site].append(_gate_inputs(store, store.spiking, call, _axis(task, site)))
         store.run_spiking(place)
     return {
         site: _fewer(

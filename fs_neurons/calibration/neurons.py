@@ -26,7 +26,7 @@ from fs_neurons.neuron.families import family_steps
 LEAST_PRICE = 1.5e-4
 # Share of what batch normalization promises in the gate inputs that sets are chosen for: calibration images are rarely
 # as varied as those that a network was trained for, and what lies outside the range of a set does harm.
-PRIOR_SHARE = 0.3
+PRIOR_SHARE = 0.1
 # Gate inputs that spikes are counted for.
 COUNTED = 1_000_000
 

@@ -68,7 +68,7 @@ def run_fused(
             return _element_wise_kernel(function, form, K)(_padding(x.shape), (), x, rows)
         behind = x.shape[axis % len(x.shape) + 1 :]
         if None not in behind and 0 not in behind:
-            return _channel_wise(function, form, x, values, math.prod(behind))
+            return _channel_wise(function, form, x, values, tuple(behind))
     shape = ops.shape(x)
     kernel = _kernel(function, form, K, tuple(len(o.shape) for o in others))
     results = kernel(ops.reshape(x, _blocks(shape, axis, per_image)), rows, *others)
@@ -88,17 +88,17 @@ def _kernel(
 
 
 def _channel_wise(
-    function: Callable[..., Any], form: Form, x: Any, values: np.ndarray, behind: int
+    function: Callable[..., Any], form: Form, x: Any, values: np.ndarray, behind: tuple[int, ...]
 ) -> Any:
-    """`function` of gate inputs whose channels, `behind` neurons each, have sets of their own."""
+    """`function` of gate inputs whose channels, with axes of sizes `behind` after theirs, have sets of their own."""
     _, K, channels = values.shape
     padding = _padding(x.shape)
     more = 0
-    if padding is Padding.ARRAY and behind == 1 and compiles_kernels():
+    if padding is Padding.ARRAY and not behind and compiles_kernels():
         more = max(FEWEST_CHANNELS, 1 << (channels - 1).bit_length()) - channels
         x = ops.pad(x, [*[[0, 0]] * (len(x.shape) - 1), [0, more]])
         values = np.pad(values, [(0, 0), (0, 0), (0, more)])
-    inner = channels + more, behind
+    inner = channels + more, math.prod(behind)
     kernel = _channel_wise_kernel(function, form, K)
     results = kernel(padding, inner, x, ops.convert_to_tensor(values))
     return tree.map_structure(lambda r: r[..., :channels] if more else r, results)

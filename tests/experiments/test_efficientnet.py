@@ -59,6 +59,7 @@ def test_rows_and_resuming(folder, monkeypatch, capsys):
         "published",
         "accurate sets",
         "without data",
+        "without data, K = 8",
     ]
     for row in content["rows"]:
         assert [block["layer"] for block in row["blocks"]] == ["projection", "sum"]
@@ -80,17 +81,21 @@ def test_rows_and_resuming(folder, monkeypatch, capsys):
 @pytest.mark.long
 def test_probe_and_calibration(folder, cifar10_dir, monkeypatch):
     monkeypatch.setattr(efficientnet, "PROBE_TESTS", 20)
-    run(folder, "--probe=110", "--calibrate=16", "--K=8", f"--data_dir={cifar10_dir}")
+    run(folder, "--probe=110", "--calibrate=16", f"--data_dir={cifar10_dir}")
     content = results.read_json(folder / "results" / "small.json")
     assert content["probe_images"] == [110, 20]
-    assert content["rows"][3]["label"] == "calibrated"
-    assert (folder / "results" / "small_k8_16_calibrated.keras").exists()
+    labels = [row["label"] for row in content["rows"]]
+    assert labels[4:] == ["calibrated", "calibrated, K = 8"]
+    for K in (16, 8):
+        assert (folder / "results" / f"small_k{K}_16_calibrated.keras").exists()
     assert all(0 <= row["probe"] <= 100 for row in content["rows"])
+    errors = {row["label"]: row["probe_feature_error"] for row in content["rows"]}
+    assert 0 < errors["calibrated"] < errors["calibrated, K = 8"] < errors["published"]
     # Four features per image, a file for each hundred; the probe is fitted to those of the original.
     parts = sorted((folder / "results" / "small_features").glob("*/train_*.npy"))
     assert {np.load(part).shape for part in parts} == {(100, 4), (10, 4)}
     assert len(parts) == 2
-    assert len(list((folder / "results" / "small_features").glob("*/test_*.npy"))) == 5
+    assert len(list((folder / "results" / "small_features").glob("*/test_*.npy"))) == 7
 
 
 @pytest.mark.parametrize("missing", ["--model=none.keras", "--data=none"])

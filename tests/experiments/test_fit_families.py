@@ -75,6 +75,28 @@ def test_scaled_functions():
     assert fit_families.scaled_function("silu", 32.0)(far) == pytest.approx(far)  # nearly ReLU
 
 
+def test_windows_are_where_a_standard_deviation_says():
+    family = fit_families.FAMILIES["silu_k16"]
+    scales = {shape: set(family.spike_penalties[shape]) for shape in fit_families.WINDOWS}
+    for shape, of_shape in scales.items():
+        assert shape.domain == (shape.mean - 5, shape.mean + 5) and shape.deviation == 1
+        assert 2.0**-5 in of_shape
+    # 4.5 deviations of 2 below 0, nothing is left of Swish.
+    assert [max(of_shape) for of_shape in scales.values()] == [2.0, 2.0, 2.0, 2.0, 2.0, 1.0]
+    penalties = family.spike_penalties[next(iter(scales))][2.0**-5]
+    # Nearly half of the gate input, whose variance is 1.
+    assert penalties == pytest.approx((3e-4 / 4, 1.5e-5 / 4), rel=0.02)
+
+
+def test_few_steps_have_more_windows():
+    windows = fit_families.DENSER_WINDOWS
+    assert set(fit_families.WINDOWS) < set(windows)
+    assert len({shape.name for shape in windows}) == len(windows) == 20
+    for shape, scales in windows.items():
+        assert min(scales) == 2.0**-6
+        assert all(-7 <= scale * shape.mean <= 9 for scale in scales)
+
+
 def test_weights_sum_to_one():
     u = np.linspace(-50, 50, 200_001)
     weight = fit_families._weight(u, fit_families.Shape("", (-50.0, 50.0), -3.0, 2.0))
