@@ -78,13 +78,7 @@ def main() -> None:
             snns.append(calibrated(model, FLAGS.steps, training, path))
         written += measure(model, snns, bits, data, path, FLAGS.batch_size, FLAGS.profiled)
     print(f"{data.name}, {len(data):,} test images, inputs of {INPUT_BITS} bits")
-    header = ("network", "K", "weights", "ANN %", "SNN %", "spikes/neuron")
-    print(tabulate([_cells(row) for row in written], header, disable_numparse=True))
-    profiled = [row for row in written if _is_profiled(row)]
-    names = [f"{row['network']}, K = {row['K']}" for row in profiled]
-    # What it costs is named in words.
-    costs = [(what, *(row[what] for row in profiled)) for what in profiled[0] if " " in what]
-    print(tabulate(costs, ("", *names), disable_numparse=True))
+    print(tabulate(_table(written), disable_numparse=True))
     print(f"Written to {path}")
 
 
@@ -213,12 +207,23 @@ def _file_size(chip: keras.Model) -> int | None:
         return path.stat().st_size
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    bits = "float" if row["weight_bits"] is None else f"{row['weight_bits']} bits"
-    return (
-        row["network"], str(row["K"]), bits, f"{row['ann']:.2f}", f"{row['snn']:.2f}",
-        f"{row['spikes_per_neuron']:.2f}",
-    )  # fmt: skip
+def _table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A column for each network, bits and K; what was profiled of it below its accuracy."""
+    bits = ["float" if row["weight_bits"] is None else f"{row['weight_bits']} bits" for row in rows]
+    table = [
+        ["network", *(row["network"] for row in rows)],
+        ["K", *(str(row["K"]) for row in rows)],
+        ["weights", *bits],
+        *(
+            [title, *(f"{row[key]:.2f}" for row in rows)]
+            for title, key in (
+                ("ANN %", "ann"), ("SNN %", "snn"), ("spikes per neuron", "spikes_per_neuron"),
+            )
+        ),
+    ]  # fmt: skip
+    # What it costs is named in words.
+    costs = dict.fromkeys(what for row in rows for what in row if " " in what)
+    return table + [[what, *(str(row.get(what, "")) for row in rows)] for what in costs]
 
 
 if __name__ == "__main__":
