@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import math
+import os
 from typing import Any
 
 import numba
@@ -67,7 +68,7 @@ def response_and_count(
     if parts == 1:
         run(0)
     else:
-        list(_pool(threads).map(run, range(parts)))
+        list(_pool(threads, os.getpid()).map(run, range(parts)))
     return arrays[1:]
 
 
@@ -93,7 +94,8 @@ NATIVE = Form(native_response, native_count, native_both)
 
 
 @functools.lru_cache(maxsize=1)
-def _pool(threads: int) -> concurrent.futures.ThreadPoolExecutor:
+def _pool(threads: int, process: int) -> concurrent.futures.ThreadPoolExecutor:
+    """One for each process, as a fork has none of the threads of its parent."""
     return concurrent.futures.ThreadPoolExecutor(threads, "fs_neurons")
 
 

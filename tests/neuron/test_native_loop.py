@@ -1,5 +1,9 @@
 """The native loop against a plain one, with one thread and several."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -53,6 +57,24 @@ def test_threads_share_the_neurons(shape):
         response_and_count(x, *rows), response_and_count(x, *rows, threads=3), strict=True
     ):
         np.testing.assert_array_equal(shared, alone)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no forks")
+def test_a_fork_has_threads_of_its_own():
+    """Of a process that has used its own."""
+    program = (
+        "import os, numpy as np\n"
+        "from fs_neurons.neuron.native_loop import FEWEST_FOR_A_THREAD as n, response_and_count\n"
+        "x, one = np.ones((2 * n, 1, 1), 'f4'), np.ones((4, 1), 'f4')\n"
+        "run = lambda: response_and_count(x, one, one, one, threads=2)\n"
+        "run()\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    run()\n"
+        "    os._exit(7)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="an operation of PyTorch")
