@@ -35,9 +35,7 @@ class Measured(NamedTuple):
     variance: Any
     minimum: Any
     maximum: Any
-    histogram: (
-        Any  # (2^FLAGS, bins + 2), over neurons and images; bit i of the row: whether flag i holds
-    )
+    histogram: Any  # (2^FLAGS, bins + 2), over neurons and images; FLAGS are the bits of the row
     counted: Any  # 1 for each image, 0 for each copy and where a step of its sequence is masked
 
 

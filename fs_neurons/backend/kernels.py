@@ -140,10 +140,10 @@ def fuse_element_wise(
         if keras.backend.backend() == "jax" and not isinstance(n, int):
             padding = Padding.NONE  # a symbol, as in a trace of shapes
         if padding is Padding.ARRAY:
-            room = _power_of_two(n, max(1, SHORTEST // _power_of_two(math.prod(inner))))
+            room = power_of_two(n, max(1, SHORTEST // power_of_two(math.prod(inner))))
         elif padding is Padding.BATCH and keras.backend.backend() == "tensorflow":
             images = _shape(x)[0]
-            room = n // ops.maximum(images, 1) * _power_of_two(images)
+            room = n // ops.maximum(images, 1) * power_of_two(images)
         if room is not n:
             entries = ops.pad(entries, [[0, room - n], *[[0, 0]] * inner_rank])
         results = kernel(entries, *others)
@@ -160,8 +160,10 @@ def fuse_element_wise(
 
     @functools.lru_cache(maxsize=MOST_TRACED)
     def traced(padding: Padding, inner: tuple[int, ...]) -> Callable[..., Any]:
-        call_on = functools.partial(call, padding, inner)
-        return _trace(call_on, signature)
+        function: Callable[..., Any] = tf.function(
+            functools.partial(call, padding, inner), input_signature=signature, autograph=False
+        )
+        return function
 
     def run(padding: Padding, inner: tuple[int, ...], x: Any, *others: Any) -> Any:
         if kernels_left_out() or x.shape.is_fully_defined():
@@ -172,13 +174,6 @@ def fuse_element_wise(
         return results
 
     return run
-
-
-def _trace(function: Callable[..., Any], signature: Sequence[Any]) -> Callable[..., Any]:
-    import tensorflow as tf
-
-    traced: Callable[..., Any] = tf.function(function, input_signature=signature, autograph=False)
-    return traced
 
 
 def _shape(x: Any) -> Any:
@@ -198,7 +193,7 @@ def _reshaped(x: Any, shape: Any) -> Any:
     return tf.reshape(x, shape)
 
 
-def _power_of_two(n: Any, least: int = 1) -> Any:
+def power_of_two(n: Any, least: int = 1) -> Any:
     """The smallest one that is at least n, an integer or a scalar tensor, and `least`."""
     if isinstance(n, int):
         return max(least, 1 << max(n - 1, 0).bit_length())

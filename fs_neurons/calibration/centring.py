@@ -6,6 +6,9 @@ network there may be none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -80,8 +83,8 @@ def shift(site: Site, neurons: Neurons, given: np.ndarray, wanted: np.ndarray) -
     """
     deviation = given.std(axis=0) + TINY
 
-    def mean(function: object, x: np.ndarray) -> np.ndarray:
-        y = function(ops.convert_to_tensor(x))  # type: ignore[operator]
+    def mean(function: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:
+        y = function(ops.convert_to_tensor(x))
         return np.asarray(ops.convert_to_numpy(y).mean(axis=0, dtype=float))
 
     missing = mean(site.function, wanted) - mean(neurons.response, given)

@@ -259,7 +259,7 @@ class IntegerLayers:
     # --- parts ----------------------------------------------------------------------------------
 
     def largest_spike(self, site: Call) -> int:
-        """That d of a site may be."""
+        """The largest that d of a site may be."""
         return self.fewer.get(site.name, self.largest_parameter)
 
     def beside(self, value: Value) -> Beside | None:

@@ -4,7 +4,8 @@ y = run_fused(function, x, parameters)        # function(form, gate inputs, rows
 
 T, h and d are arguments of the kernels, one row per step and one column per channel: all sets of equal K share
 a kernel, so that compiled code does not grow with the number of sets. Kernels take the gate inputs as
-(images, before, channels, behind), axes that are not needed having length 1; flat, where all are treated alike.
+(images, before, channels, behind), axes that are not needed having length 1; where those of all images are treated
+alike, as (entries, channels, behind), or flat if all channels are, too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from typing import Any
 import numpy as np
 from keras import ops, tree
 
-from fs_neurons.backend import Padding, compiles_kernels, fuse, fuse_element_wise, runs_numpy
+from fs_neurons.backend import (
+    Padding,
+    compiles_kernels,
+    fuse,
+    fuse_element_wise,
+    power_of_two,
+    runs_numpy,
+)
 from fs_neurons.neuron.equations import Form, fastest_form
 from fs_neurons.neuron.native_loop import NATIVE
 from fs_neurons.neuron.parameters import ChannelParameters, NeuronParameters, Rows
@@ -43,7 +51,8 @@ def run_fused(
     Args:
         function: of a `Form`, gate inputs (images, before, channels, behind), their `Rows` and `others`;
             a function of a module, as kernels are kept by its identity. With neither `others` nor `per_image` it
-            is element-wise, and gets flat gate inputs where all channels have the same set.
+            is element-wise, and gets them as (entries, channels, behind), or flat where all channels have the
+            same set.
         x: float32 gate inputs, any shape.
         parameters: T, h, d.
         others: float32 tensors.
@@ -62,14 +71,14 @@ def run_fused(
     if isinstance(parameters, ChannelParameters):
         axis = parameters.axis
         _check_channels(x.shape, parameters)
-    rows = ops.convert_to_tensor(values)
     if not others and not per_image:
         if axis is None:
-            return _element_wise_kernel(function, form, K)(_padding(x.shape), (), x, rows)
+            kernel = _shared_kernel(function, form, K, inner_rank=0)
+            return kernel(_padding(x.shape), (), x, ops.convert_to_tensor(values))
         behind = x.shape[axis % len(x.shape) + 1 :]
         if None not in behind and 0 not in behind:
             return _channel_wise(function, form, x, values, tuple(behind))
-    shape = ops.shape(x)
+    rows, shape = ops.convert_to_tensor(values), ops.shape(x)
     kernel = _kernel(function, form, K, tuple(len(o.shape) for o in others))
     results = kernel(ops.reshape(x, _blocks(shape, axis, per_image)), rows, *others)
     if isinstance(results, tuple):
@@ -95,29 +104,25 @@ def _channel_wise(
     padding = _padding(x.shape)
     more = 0
     if padding is Padding.ARRAY and not behind and compiles_kernels():
-        more = max(FEWEST_CHANNELS, 1 << (channels - 1).bit_length()) - channels
+        more = power_of_two(channels, FEWEST_CHANNELS) - channels
         x = ops.pad(x, [*[[0, 0]] * (len(x.shape) - 1), [0, more]])
         values = np.pad(values, [(0, 0), (0, 0), (0, more)])
     inner = channels + more, math.prod(behind)
-    kernel = _channel_wise_kernel(function, form, K)
+    kernel = _shared_kernel(function, form, K, inner_rank=2)
     results = kernel(padding, inner, x, ops.convert_to_tensor(values))
     return tree.map_structure(lambda r: r[..., :channels] if more else r, results)
 
 
 @functools.lru_cache(maxsize=MOST_KERNELS)
-def _channel_wise_kernel(function: Callable[..., Any], form: Form, K: int) -> Callable[..., Any]:
+def _shared_kernel(
+    function: Callable[..., Any], form: Form, K: int, inner_rank: int
+) -> Callable[..., Any]:
+    """Of flat gate inputs with one set, or of (entries, channels, behind): sites of several sizes share it."""
+
     def on_rows(x: Any, rows: Any) -> Any:
-        return function(form, x, Rows(*ops.unstack(rows[..., None])))
+        return function(form, x, Rows(*ops.unstack(rows[..., None] if inner_rank else rows)))
 
-    return fuse_element_wise(on_rows, [(3, K, None)], inner_rank=2)
-
-
-@functools.lru_cache(maxsize=MOST_KERNELS)
-def _element_wise_kernel(function: Callable[..., Any], form: Form, K: int) -> Callable[..., Any]:
-    def on_rows(x: Any, rows: Any) -> Any:
-        return function(form, x, Rows(*ops.unstack(rows)))
-
-    return fuse_element_wise(on_rows, [(3, K, 1)])
+    return fuse_element_wise(on_rows, [(3, K, None if inner_rank else 1)], inner_rank)
 
 
 def _padding(shape: Any) -> Padding:

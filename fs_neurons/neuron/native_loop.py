@@ -50,12 +50,7 @@ def response_and_count(
         rows = [array.reshape(-1, channels).T for array in arrays]
     else:
         rows = [array.reshape(-1, behind) for array in arrays]
-    # NaN is a threshold that nothing reaches.
-    more = (0, -len(T) % STEPS), (0, 0)
-    sets = [
-        np.ascontiguousarray(np.pad(values, more, constant_values=filling).T)
-        for values, filling in ((T, np.nan), (h, 0), (d, 0))
-    ]
+    sets = [_to_whole_groups(T, np.nan), _to_whole_groups(h, 0), _to_whole_groups(d, 0)]
     # Whole sequences of channels, or neurons where a row has all of a channel.
     axis, unit = (1, 1) if len(rows[0]) == channels else (0, channels)
     parts = max(1, min(threads, x.size // FEWEST_FOR_A_THREAD))
@@ -91,6 +86,14 @@ def native_count(x: Any, rows: Rows) -> Any:
 
 
 NATIVE = Form(native_response, native_count, native_both)
+
+
+def _to_whole_groups(values: np.ndarray, filling: float) -> np.ndarray:
+    """(K, channels) -> (channels, K), K a multiple of STEPS. NaN is a threshold that nothing reaches."""
+    K, channels = values.shape
+    padded = np.full((channels, K + -K % STEPS), filling, np.float32)
+    padded[:, :K] = values.T
+    return padded
 
 
 @functools.lru_cache(maxsize=1)

@@ -222,7 +222,7 @@ def test_sets_of_equal_K_share_their_kernels():
     from fs_neurons.neuron import fused
 
     def made():
-        caches = fused._kernel, fused._element_wise_kernel
+        caches = fused._kernel, fused._shared_kernel
         return [cache.cache_info().misses for cache in caches]
 
     x = np.zeros((2, 5), np.float32)
