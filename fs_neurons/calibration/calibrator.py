@@ -37,7 +37,13 @@ from fs_neurons.calibration.centring import centre, is_last
 from fs_neurons.calibration.corrections import every, offset_of, refit, rescale
 from fs_neurons.calibration.data import Inputs, batches, checked_inputs
 from fs_neurons.calibration.distributions import as_numpy_function
-from fs_neurons.calibration.neurons import Neurons, choose_sets, fit_relu, is_relu
+from fs_neurons.calibration.neurons import (
+    PRIOR_SHARE,
+    Neurons,
+    choose_sets,
+    fit_relu,
+    is_relu,
+)
 from fs_neurons.calibration.pair import Pair
 from fs_neurons.calibration.progress import Progress
 from fs_neurons.calibration.refinement import refine_network
@@ -217,8 +223,10 @@ def _side_by_side(
             x = shared.get(site)
             if x is None:
                 x = _gate_inputs(store, store.spiking, call, _axis(task, site))
-            neurons[site] = _fitted(task, site, x, penalty, library)
-            if site not in shared and _is_centred(task, site) and is_last(pair, call):
+            few = site not in shared and task.steps[site] <= FEW_STEPS
+            last = few and is_last(pair, call)
+            neurons[site] = _fitted(task, site, x, penalty, library, last)
+            if last and _is_centred(task, site):
                 wanted = _gate_inputs(store, store.analog, call, _axis(task, site))
                 centre(pair, call, neurons[site], x, wanted, store)
         elif site is None and uses[id(call.op)] == 1:
@@ -229,12 +237,8 @@ def _side_by_side(
 
 
 def _is_centred(task: Task, site: Site) -> bool:
-    """Whether the mean error of a site's neurons is worth a shift of the offset before it, if nothing else corrects it.
-
-    With many steps it is small, as it is for ReLU.
-    """
-    channels, few = _axis(task, site) is not None, task.steps[site] <= FEW_STEPS
-    return channels and few and task.correction != "none" and not is_relu(site)
+    """Whether the offset before a site with few steps is shifted by its mean error, which is small for ReLU."""
+    return _axis(task, site) is not None and task.correction != "none" and not is_relu(site)
 
 
 def _correct(call: Call, store: Store, correction: str, refitted: set[Value]) -> None:
@@ -262,8 +266,13 @@ def _fitted(
     x: np.ndarray,
     penalty: float,
     library: dict[tuple[str, int], Candidates],
+    last: bool,
 ) -> Neurons:
-    """The neurons of a site for its gate inputs (samples, channels)."""
+    """The neurons of a site for its gate inputs (samples, channels).
+
+    Behind the last site, nothing multiplies the error of an input that lies outside, so that its few steps are for what
+    was measured alone.
+    """
     steps, axis = task.steps[site], _axis(task, site)
     if not x.size:
         raise ValueError(
@@ -276,7 +285,9 @@ def _fitted(
     if is_relu(site):
         return fit_relu(site, x, axis, steps, penalty, task.settings, library[key])
     price = 0.0 if site.gate else task.price
-    return choose_sets(library[key], x, axis, penalty, task.statistics[site.name], price)
+    prior_share = 0.0 if last else PRIOR_SHARE
+    statistics = task.statistics[site.name]
+    return choose_sets(library[key], x, axis, penalty, statistics, price, prior_share)
 
 
 def _gate_inputs(store: Store, lane: Lane, call: Call, axis: int | None) -> np.ndarray:

@@ -25,7 +25,7 @@ from fs_neurons.neuron.families import family_steps
 # The least price of a spike where sets are fitted: of those that are as good, the one that spikes less.
 LEAST_PRICE = 1.5e-4
 # Share of what batch normalization promises in the gate inputs that sets are chosen for: calibration images are rarely
-# as varied as those that a network was trained for, and what lies outside the range of a set does harm.
+# as varied as those that a network was trained for, and what lies outside the range of a set does harm to what follows.
 PRIOR_SHARE = 0.1
 # Gate inputs that spikes are counted for.
 COUNTED = 1_000_000
@@ -119,6 +119,7 @@ def choose_sets(
     penalty: float,
     statistics: SiteStatistics,
     price: float,
+    prior_share: float,
 ) -> Neurons:
     """The sets that suit the gate inputs of each channel best.
 
@@ -129,13 +130,14 @@ def choose_sets(
         penalty: what a spike per neuron costs, in units of the site's relative squared error.
         statistics: of the site without data.
         price: of a spike where sets come from a family, see `selection.choose`.
+        prior_share: of what the statistics promise, in the gate inputs that sets are chosen for.
     """
     probabilities = observed(x)
     shipped = candidates.steps in family_steps(candidates.activation)
     same = axis is not None and len(statistics.importance) == x.shape[1]
     if same and statistics.source == NORMALIZED:
-        probabilities *= 1 - PRIOR_SHARE
-        probabilities += PRIOR_SHARE * predicted(statistics, further=FAR if shipped else ())
+        probabilities *= 1 - prior_share
+        probabilities += prior_share * predicted(statistics, further=FAR if shipped else ())
     if shipped:
         total = float(statistics.importance.sum()) or 1.0
         alike = _Alike(np.full(x.shape[1], total / x.shape[1]), statistics.share)

@@ -73,3 +73,21 @@ def test_a_shift_makes_up_for_the_mean_error(slope, expected):
     found = centring.shift(site, neurons, x, x)
     # Less than what is missing, and little where it would take a shift beyond all gate inputs.
     assert found[0] == pytest.approx(expected, rel=0.2, abs=0.01)
+
+
+def test_sets_of_the_last_site_are_for_what_was_measured_alone(images, monkeypatch):
+    model = features(branch=False)
+    norm = model.get_layer("norm")
+    # It promises inputs much wider than those that calibration meets.
+    norm.gamma.assign(np.full(5, 3.0))
+    norm.moving_variance.assign(norm.moving_variance * 1000)
+    exact = ops.convert_to_numpy(model(images))
+    monkeypatch.setattr(calibrator, "centre", lambda *_: None)
+
+    def error():
+        snn = fs.convert(model, calibration_data=images, steps=8)
+        return np.square(ops.convert_to_numpy(snn(images)) - exact).mean()
+
+    last = error()
+    monkeypatch.setattr(calibrator, "is_last", lambda *_: False)
+    assert last < 0.3 * error()
