@@ -112,32 +112,31 @@ def _one_set(graph: OnnxGraph, lookup: Lookup, u: str, y: str) -> list[Any]:
     low = lookup.low
     nodes = _Nodes(graph)
     clipped = nodes("Clip", u, np.float32(low), np.float32(lookup.high))
-    cell = nodes("Max", nodes("Cast", clipped, to=_INT32), np.int32(low))
+    flat = nodes("Reshape", clipped, _FLAT)
+    cell = nodes("Max", nodes("Cast", flat, to=_INT32), np.int32(low))
     tables = np.roll(lookup.thresholds, low), np.roll(lookup.values, low)
-    return _response(nodes, clipped, cell, *tables, y)
+    nodes("Reshape", _found(nodes, flat, cell, *tables), nodes("Shape", clipped), output=y)
+    return nodes.made
 
 
 def _sets(graph: OnnxGraph, lookups: Lookups, u: str, y: str) -> list[Any]:
-    """Clipped first by numbers alone, which runtimes do in the convolution before."""
+    """Clipped to what an integer can be, which runtimes do in the convolution before, and then to each set's cells."""
     zero, first, last = lookups.places()
     nodes = _Nodes(graph)
     clipped = nodes("Clip", u, np.float32(-MOST_CELLS), np.float32(MOST_CELLS))
     place = nodes("Add", nodes("Cast", clipped, to=_INT32), zero)
     place = nodes("Min", nodes("Max", place, first), last)
-    return _response(nodes, clipped, place, lookups.thresholds, lookups.values, y)
-
-
-def _response(
-    nodes: _Nodes, u: str, place: str, thresholds: np.ndarray, values: np.ndarray, y: str
-) -> list[Any]:
-    """Flat in between, for `GatherElements` takes no tables that are flat otherwise."""
-    flat = np.array([-1], np.int64)
-    place = nodes("Reshape", place, flat)
-    threshold = nodes("GatherElements", thresholds, place, axis=0)
-    above = nodes("GreaterOrEqual", nodes("Reshape", u, flat), threshold)
-    place = nodes("Add", place, nodes("Cast", above, to=_INT32))
-    nodes("Reshape", nodes("GatherElements", values, place, axis=0), nodes("Shape", u), output=y)
+    flat, place = nodes("Reshape", clipped, _FLAT), nodes("Reshape", place, _FLAT)
+    values = _found(nodes, flat, place, lookups.thresholds, lookups.values)
+    nodes("Reshape", values, nodes("Shape", clipped), output=y)
     return nodes.made
+
+
+def _found(nodes: _Nodes, u: str, place: str, thresholds: np.ndarray, values: np.ndarray) -> str:
+    """The response. All is flat, for `GatherElements` takes flat tables for flat indices alone."""
+    above = nodes("GreaterOrEqual", u, nodes("GatherElements", thresholds, place, axis=0))
+    place = nodes("Add", place, nodes("Cast", above, to=_INT32))
+    return nodes("GatherElements", values, place, axis=0)
 
 
 class _Nodes:
@@ -153,4 +152,5 @@ class _Nodes:
         return str(self.made[-1].output[0])
 
 
+_FLAT = np.array([-1], np.int64)
 _INT32 = 6  # onnx.TensorProto.INT32
