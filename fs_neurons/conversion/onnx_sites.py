@@ -13,7 +13,7 @@ import numpy as np
 
 from fs_neurons.conversion.onnx_graph import OnnxGraph, attributes
 from fs_neurons.conversion.onnx_scales import scaled
-from fs_neurons.neuron.lookup import MOST_CELLS, Code, Lookup, Lookups
+from fs_neurons.neuron.lookup import Code, Lookup, Lookups
 
 FIRST_SLOPE = 4096
 
@@ -108,35 +108,31 @@ def _code(graph: OnnxGraph, code: Code, u: str, y: str) -> list[Any]:
 
 
 def _one_set(graph: OnnxGraph, lookup: Lookup, u: str, y: str) -> list[Any]:
-    """Cells below 0 at the end of the tables, where negative indices count from."""
-    low = lookup.low
+    """Clipped first, as above. Cells below 0 are at the end of the tables, where negative indices count from."""
     nodes = _Nodes(graph)
-    clipped = nodes("Clip", u, np.float32(low), np.float32(lookup.high))
+    shifts, values = (np.roll(table, lookup.low) for table in (lookup.shifts, lookup.values))
+    clipped = nodes("Clip", u, np.float32(lookup.low + 1), np.float32(lookup.high))
     flat = nodes("Reshape", clipped, _FLAT)
-    cell = nodes("Max", nodes("Cast", flat, to=_INT32), np.int32(low))
-    tables = np.roll(lookup.thresholds, low), np.roll(lookup.values, low)
-    nodes("Reshape", _found(nodes, flat, cell, *tables), nodes("Shape", clipped), output=y)
+    shift = nodes("GatherElements", shifts, nodes("Cast", flat, to=_INT32), axis=0)
+    cell = nodes("Cast", nodes("Add", flat, shift), to=_INT32)
+    value = nodes("GatherElements", values, cell, axis=0)
+    nodes("Reshape", value, nodes("Shape", clipped), output=y)
     return nodes.made
 
 
 def _sets(graph: OnnxGraph, lookups: Lookups, u: str, y: str) -> list[Any]:
-    """Clipped to what an integer can be, which runtimes do in the convolution before, and then to each set's cells."""
-    zero, first, last = lookups.places()
     nodes = _Nodes(graph)
-    clipped = nodes("Clip", u, np.float32(-MOST_CELLS), np.float32(MOST_CELLS))
-    place = nodes("Add", nodes("Cast", clipped, to=_INT32), zero)
-    place = nodes("Min", nodes("Max", place, first), last)
-    flat, place = nodes("Reshape", clipped, _FLAT), nodes("Reshape", place, _FLAT)
-    values = _found(nodes, flat, place, lookups.thresholds, lookups.values)
-    nodes("Reshape", values, nodes("Shape", clipped), output=y)
+    low, high, zero = lookups.cells()
+    clipped = nodes("Min", nodes("Max", u, np.float32(low + 1)), np.float32(high))
+    shape = nodes("Shape", clipped)
+
+    def at(table: np.ndarray, u: str) -> str:
+        place = nodes("Add", nodes("Cast", u, to=_INT32), zero)
+        return nodes("GatherElements", table, nodes("Reshape", place, _FLAT), axis=0)
+
+    shift = nodes("Reshape", at(lookups.shifts, clipped), shape)
+    nodes("Reshape", at(lookups.values, nodes("Add", clipped, shift)), shape, output=y)
     return nodes.made
-
-
-def _found(nodes: _Nodes, u: str, place: str, thresholds: np.ndarray, values: np.ndarray) -> str:
-    """The response. All is flat, for `GatherElements` takes flat tables for flat indices alone."""
-    above = nodes("GreaterOrEqual", u, nodes("GatherElements", thresholds, place, axis=0))
-    place = nodes("Add", place, nodes("Cast", above, to=_INT32))
-    return nodes("GatherElements", values, place, axis=0)
 
 
 class _Nodes:

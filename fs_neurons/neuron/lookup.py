@@ -3,16 +3,20 @@
 Of a float32 gate input x the response is a staircase, see `staircase`. A lookup numbers cells of equal width and
 finds the step of x in two of them:
 
-    u = x scale                   the scale is a power of two, so that this is exact
-    c = u, truncated              the cell of x, which holds one breakpoint at most
-    y = values[c], or values[c + 1] where u >= thresholds[c]
+    u = x scale, clipped                     the scale is a power of two, so that this is exact
+    c = u, truncated                         the cell of x, which holds one breakpoint at most
+    y = values[u + shifts[c], truncated]     shifted so far that the breakpoint is where a cell begins
 
-This equals the step loop bit for bit, but for what is left out:
+This equals the step loop bit for bit, but for
 
 - breakpoints further outside of the domain than FARTHEST times its width: the response stays as it is before them. Many
   sets have one 1,000 below their domain, under which a neuron does not fire.
 - steps so narrow that two breakpoints share a cell: they get the response of the step below. Together they are no wider
   than if every breakpoint was rounded to NARROWEST of the domain, as the sum is that makes a gate input.
+- the breakpoint in the cell around 0, which the sum with its shift may move by NEAR of a cell.
+
+Within a cell all operations are non-decreasing functions of x in float32 too, so that equality at both ends of a cell
+and on both sides of its breakpoint is equality everywhere: `lookup_of` compares them there.
 """
 
 from __future__ import annotations
@@ -36,6 +40,8 @@ FEWEST_CELLS = 16
 FARTHEST = 8
 # Of the larger end of the domain, times the number of breakpoints: the width of all steps that are left out.
 NARROWEST = 2.0**-22
+# Of a cell: float32 numbers around 1 are 2^-23 apart.
+NEAR = 2.0**-23
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +60,13 @@ class Lookup:
     """Tables of one set.
 
     Attributes:
-        thresholds: float32 array (cells,), the breakpoint in each cell; infinity where there is none.
+        shifts: float32 array (cells,), what moves the breakpoint of a cell to where one begins.
         values: float32 array (cells,), the response below the breakpoint of each cell. That of the first is NaN: the
-            smallest integer, which NaN becomes, belongs to it, and its threshold is what all numbers reach.
+            smallest integer, which NaN becomes, belongs to it, and no number.
         low: number of the first cell, below 0; the last has number 0 or more.
     """
 
-    thresholds: np.ndarray
+    shifts: np.ndarray
     values: np.ndarray
     low: int
 
@@ -87,33 +93,36 @@ class Lookups:
     table: np.ndarray
 
     @property
-    def thresholds(self) -> np.ndarray:
-        return np.concatenate([each.thresholds for each in self.sets])
+    def shifts(self) -> np.ndarray:
+        return np.concatenate([each.shifts for each in self.sets])
 
     @property
     def values(self) -> np.ndarray:
         return np.concatenate([each.values for each in self.sets])
 
-    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each element's set: where cell 0, the first and the last cell are in the tables; int32, as `table`."""
-        sizes = np.array([len(each.values) for each in self.sets])
-        first = np.cumsum(sizes) - sizes
-        zero = first - np.array([each.low for each in self.sets])
-        found = (zero, first, first + sizes - 1)
-        zero, first, last = (np.asarray(each[self.table], np.int32) for each in found)
-        return zero, first, last
+    def cells(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each element's set: numbers of the first and the last cell, and where cell 0 is in the tables; int32."""
+        lows, sizes = (
+            np.array(each)
+            for each in ([s.low for s in self.sets], [len(s.values) for s in self.sets])
+        )
+        found = (lows, lows + sizes - 1, np.cumsum(sizes) - sizes - lows)
+        low, high, zero = (np.asarray(each[self.table], np.int32) for each in found)
+        return low, high, zero
 
     def __call__(self, u: Any) -> Any:
         """The response to gate inputs times the scale, a float32 tensor.
 
         NaN gives NaN on processors that make the smallest integer of it (x86), on others any response.
         """
-        zero, first, last = self.places()
-        u = ops.clip(u, np.float32(-MOST_CELLS), np.float32(MOST_CELLS))
-        place = ops.cast(u, "int32") + ops.convert_to_tensor(zero)
-        place = ops.minimum(ops.maximum(place, first), last)
-        above = u >= gather(self.thresholds, place)
-        return gather(self.values, place + ops.cast(above, "int32"))
+        low, high, zero = self.cells()
+        u = ops.minimum(ops.maximum(u, np.float32(low + 1)), np.float32(high))
+
+        def place(u: Any) -> Any:
+            cell = ops.minimum(ops.maximum(ops.cast(u, "int32"), low), high)
+            return cell + ops.convert_to_tensor(zero)
+
+        return gather(self.values, place(u + gather(self.shifts, place(u))))
 
 
 @functools.lru_cache(maxsize=512)
@@ -144,7 +153,7 @@ def _within(steps: Steps, domain: tuple[float, float]) -> Steps:
 
 
 def _lookup(steps: Steps, scale: np.float32, left_out: float) -> Lookup | None:
-    """The lookup with cells of width 1 / scale; None where steps of more than this width would be left out."""
+    """The lookup with cells of width 1 / scale; None where it differs, or would leave out wider steps."""
     with np.errstate(over="ignore", under="ignore"):
         at = steps.breakpoints * scale
     if (at / scale != steps.breakpoints).any():
@@ -154,10 +163,30 @@ def _lookup(steps: Steps, scale: np.float32, left_out: float) -> Lookup | None:
     if widths[~alone].sum() > left_out:
         return None
     at, kept = at[alone], steps.values[np.concatenate([[True], alone])]
-    cell = np.trunc(at).astype(np.int64)
-    low, high = int(min(cell[0], 0)) - 1, int(max(cell[-1], -1)) + 1
-    thresholds = np.full(high - low + 1, np.inf, np.float32)
-    thresholds[cell - low] = at
-    values = kept[np.searchsorted(cell, np.arange(low, high + 1))]
-    thresholds[0], values[0] = -np.inf, np.nan
-    return Lookup(thresholds, values, low)
+    cell = np.trunc(at)
+    low, high = int(min(cell[0] - 2, -1)), int(max(cell[-1] + 1, 2))
+    number = np.arange(low, high + 1, dtype=np.float32)
+    place = cell.astype(np.int64) - low
+    shifts = np.zeros(len(number), np.float32)
+    before = np.nextafter(at, np.float32(-np.inf))
+    shifts[place] = np.where(cell < 0, cell - before, cell + 1 - at)
+    values = kept[np.searchsorted(cell, number)]
+    values[0] = np.nan
+    near = np.where(cell == 0, np.float32(NEAR), np.float32(0))
+    inside = np.float32(1) - np.float32(2.0**-24)
+    u = np.concatenate(
+        [
+            at + near,
+            before - near,
+            np.where(number <= 0, np.nextafter(number - 1, np.float32(np.inf)), number),
+            np.where(number >= 0, np.nextafter(number + 1, np.float32(-np.inf)), number),
+            np.array([-inside, inside], np.float32),
+        ]
+    )
+    u = np.clip(u, np.float32(low + 1), np.float32(high))
+    found = np.trunc(u + shifts[np.trunc(u).astype(np.int64) - low]).astype(np.int64) - low
+    if (found < 0).any() or (found >= len(values)).any():
+        return None
+    expected = np.searchsorted(at, u, side="right")
+    equal = (values[found] == kept[expected]).all()
+    return Lookup(shifts, values, low) if equal else None
