@@ -32,7 +32,7 @@ from fs_neurons.backend import gather
 from fs_neurons.neuron.parameters import FSParameters
 from fs_neurons.neuron.staircase import Steps, steps_of
 
-# Two tables of them are two megabytes in a file.
+# On one side of 0: two tables of them are two megabytes in a file.
 MOST_CELLS = 2**18
 # Cells between the outer breakpoints of the coarsest lookup.
 FEWEST_CELLS = 16
@@ -102,10 +102,8 @@ class Lookups:
 
     def cells(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each element's set: numbers of the first and the last cell, and where cell 0 is in the tables; int32."""
-        lows, sizes = (
-            np.array(each)
-            for each in ([s.low for s in self.sets], [len(s.values) for s in self.sets])
-        )
+        lows = np.array([each.low for each in self.sets])
+        sizes = np.array([len(each.values) for each in self.sets])
         found = (lows, lows + sizes - 1, np.cumsum(sizes) - sizes - lows)
         low, high, zero = (np.asarray(each[self.table], np.int32) for each in found)
         return low, high, zero
@@ -172,21 +170,24 @@ def _lookup(steps: Steps, scale: np.float32, left_out: float) -> Lookup | None:
     shifts[place] = np.where(cell < 0, cell - before, cell + 1 - at)
     values = kept[np.searchsorted(cell, number)]
     values[0] = np.nan
-    near = np.where(cell == 0, np.float32(NEAR), np.float32(0))
+    lookup = Lookup(shifts, values, low)
+    return lookup if _equal(lookup, at, kept) else None
+
+
+def _equal(lookup: Lookup, at: np.ndarray, steps: np.ndarray) -> bool:
+    """Whether it is the staircase with breakpoints `at`, at the ends of all cells and next to all breakpoints."""
+    low, high = lookup.low, lookup.high
+    number = np.arange(low, high + 1, dtype=np.float32)
+    near = np.where(np.trunc(at) == 0, np.float32(NEAR), np.float32(0))
     inside = np.float32(1) - np.float32(2.0**-24)
-    u = np.concatenate(
-        [
-            at + near,
-            before - near,
-            np.where(number <= 0, np.nextafter(number - 1, np.float32(np.inf)), number),
-            np.where(number >= 0, np.nextafter(number + 1, np.float32(-np.inf)), number),
-            np.array([-inside, inside], np.float32),
-        ]
-    )
+    ends = [
+        np.where(number <= 0, np.nextafter(number - 1, np.float32(np.inf)), number),
+        np.where(number >= 0, np.nextafter(number + 1, np.float32(-np.inf)), number),
+        np.array([-inside, inside], np.float32),
+    ]
+    u = np.concatenate([at + near, np.nextafter(at, np.float32(-np.inf)) - near, *ends])
     u = np.clip(u, np.float32(low + 1), np.float32(high))
-    found = np.trunc(u + shifts[np.trunc(u).astype(np.int64) - low]).astype(np.int64) - low
-    if (found < 0).any() or (found >= len(values)).any():
-        return None
-    expected = np.searchsorted(at, u, side="right")
-    equal = (values[found] == kept[expected]).all()
-    return Lookup(shifts, values, low) if equal else None
+    cell = np.trunc(u + lookup.shifts[np.trunc(u).astype(np.int64) - low]).astype(np.int64) - low
+    if (cell < 0).any() or (cell >= len(lookup.values)).any():
+        return False
+    return bool((lookup.values[cell] == steps[np.searchsorted(at, u, side="right")]).all())
