@@ -13,6 +13,9 @@ from fs_neurons.neuron.lookup import FARTHEST, MOST_CELLS, NARROWEST, NEAR, look
 from fs_neurons.neuron.sets import available, load
 from fs_neurons.neuron.staircase import steps_of
 
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="exports go through TensorFlow"
+)
 PUBLISHED = [load(name) for name in available()]
 
 
@@ -84,6 +87,7 @@ def test_every_published_set_has_a_lookup_that_equals_its_loop(p):
     assert_equals_its_loop(p, count=30_000)
 
 
+@on_tensorflow  # JAX would compile for the length of every table
 @pytest.mark.parametrize("family", available_families())
 def test_every_member_of_a_family_has_a_small_lookup_that_equals_its_loop(family):
     sets = members(family)
@@ -119,7 +123,7 @@ def test_lookups_that_differ_between_channels(axis):
     np.testing.assert_array_equal(looked_up(x, p), plain_loop(x, p)[0])
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports go through TensorFlow")
+@on_tensorflow
 def test_nan_gives_nan():
     one = load("swish_k8")
     both = ChannelParameters((one, load("swish_k8")), [0, 1, 0])
