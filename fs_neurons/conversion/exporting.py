@@ -6,7 +6,8 @@
     export(snn, "net.nir", format="nir", images=x)
 
 ONNX and LiteRT have no fused kernels: FS-ReLU becomes scaling, rounding and clipping, any other set two table
-lookups, see `neuron.lookup`. A SavedModel keeps its kernels. In ONNX and LiteRT, recurrent layers of FS-neurons are unrolled.
+lookups, see `neuron.lookup`; ONNX Runtime refuses NaN there. A SavedModel keeps its kernels. In ONNX and LiteRT, recurrent layers
+of FS-neurons are unrolled.
 """
 
 from __future__ import annotations

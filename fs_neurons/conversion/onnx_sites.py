@@ -13,7 +13,7 @@ import numpy as np
 
 from fs_neurons.conversion.onnx_graph import OnnxGraph, attributes
 from fs_neurons.conversion.onnx_scales import scaled
-from fs_neurons.neuron.lookup import Code, Lookup
+from fs_neurons.neuron.lookup import Code, Lookup, Lookups
 
 FIRST_SLOPE = 4096
 
@@ -30,7 +30,7 @@ class StandIns:
 
         self.functions.append(function)
         y = tf.raw_ops.LeakyRelu(features=u, alpha=float(FIRST_SLOPE + len(self.functions) - 1))
-        table = function.table if isinstance(function, Lookup) else None
+        table = function.table if isinstance(function, Lookups) else None
         # Where channels have tables of their own, these move with the axes as any constant does.
         return y if table is None else y + np.float32(table)
 
@@ -62,6 +62,10 @@ def write_out(graph: OnnxGraph, stand_ins: StandIns) -> None:
         RuntimeError: a stand-in is inside of a loop, or its tables are lost.
     """
     replacements: dict[int, list[Any]] = {}
+    found = [each for each in stand_ins.functions if isinstance(each, Lookups)]
+    # One pair of tables for all sites.
+    sets = tuple(dict.fromkeys(each for lookups in found for each in lookups.sets))
+    number = {each: i for i, each in enumerate(sets)}
     for node in list(graph.nodes):
         for inner in _inside(node):
             if stand_ins.function_of(inner) is not None:
@@ -71,18 +75,20 @@ def write_out(graph: OnnxGraph, stand_ins: StandIns) -> None:
         function = stand_ins.function_of(node)
         if function is None:
             continue
+        u, y = node.input[0], node.output[0]
         if isinstance(function, Code):
-            replacements[id(node)] = _code(graph, function, node.input[0], node.output[0])
-        elif isinstance(function, Lookup) and function.table is None:
-            replacements[id(node)] = _one_set(graph, function, node.input[0], node.output[0])
+            replacements[id(node)] = _code(graph, function, u, y)
         elif isinstance(function, Lookup):
-            add = graph.only_taker(node.output[0])
+            replacements[id(node)] = _one_set(graph, function, u, y)
+        elif isinstance(function, Lookups):
+            add = graph.only_taker(y)
             tables = graph.constant_input(add) if add is not None else None
             if add is None or add.op_type != "Add" or tables is None:
                 raise RuntimeError(f"the tables of site {node.name} are lost in tf2onnx")
-            table = tables[1].astype(np.int64)
+            numbers = np.array([number[each] for each in function.sets])
+            lookups = Lookups(sets, numbers[tables[1].astype(np.int64)])
             replacements[id(node)] = []
-            replacements[id(add)] = _sets(graph, function, table, node.input[0], add.output[0])
+            replacements[id(add)] = _sets(graph, lookups, u, add.output[0])
     graph.replace(replacements)
 
 
@@ -102,49 +108,45 @@ def _code(graph: OnnxGraph, code: Code, u: str, y: str) -> list[Any]:
 
 
 def _one_set(graph: OnnxGraph, lookup: Lookup, u: str, y: str) -> list[Any]:
-    """Cells below 0 at the end of the tables, where negative indices count from."""
-    low, high = int(lookup.lows[0]), int(lookup.highs[0])
-    tables = [graph.constant(np.roll(table, low)) for table in (lookup.shifts, lookup.values)]
-    bounds = (graph.constant(np.float32(end)) for end in (low + 1, high))
-    nodes = [graph.node("Clip", u, *bounds)]
-    lowest = graph.constant(np.int32(low))
-
-    def then(kind: str, *inputs: str, **attributes: Any) -> str:
-        nodes.append(graph.node(kind, *inputs, **attributes))
-        return str(nodes[-1].output[0])
-
-    def at(table: str, u: str) -> str:
-        cell = then("Max", then("Cast", u, to=_INT32), lowest)
-        return then("GatherElements", table, cell, axis=0)
-
-    clipped = str(nodes[0].output[0])
-    flat = then("Reshape", clipped, graph.constant(np.array([-1], np.int64)))
-    values = at(tables[1], then("Add", flat, at(tables[0], flat)))
-    nodes.append(graph.node("Reshape", values, then("Shape", clipped), output=y))
-    return nodes
+    """Clipped first, as above. Cells below 0 are at the end of the tables, where negative indices count from."""
+    nodes = _Nodes(graph)
+    shifts, values = (np.roll(table, lookup.low) for table in (lookup.shifts, lookup.values))
+    clipped = nodes("Clip", u, np.float32(lookup.low + 1), np.float32(lookup.high))
+    flat = nodes("Reshape", clipped, _FLAT)
+    shift = nodes("GatherElements", shifts, nodes("Cast", flat, to=_INT32), axis=0)
+    cell = nodes("Cast", nodes("Add", flat, shift), to=_INT32)
+    value = nodes("GatherElements", values, cell, axis=0)
+    nodes("Reshape", value, nodes("Shape", clipped), output=y)
+    return nodes.made
 
 
-def _sets(graph: OnnxGraph, lookup: Lookup, table: np.ndarray, u: str, y: str) -> list[Any]:
-    nodes: list[Any] = []
+def _sets(graph: OnnxGraph, lookups: Lookups, u: str, y: str) -> list[Any]:
+    nodes = _Nodes(graph)
+    low, high, zero = lookups.cells()
+    clipped = nodes("Min", nodes("Max", u, np.float32(low + 1)), np.float32(high))
+    shape = nodes("Shape", clipped)
 
-    def then(kind: str, *inputs: str, **attributes: Any) -> str:
-        nodes.append(graph.node(kind, *inputs, **attributes))
-        return str(nodes[-1].output[0])
+    def at(table: np.ndarray, u: str) -> str:
+        place = nodes("Add", nodes("Cast", u, to=_INT32), zero)
+        return nodes("GatherElements", table, nodes("Reshape", place, _FLAT), axis=0)
 
-    low, high, first = (each[table] for each in (lookup.lows, lookup.highs, lookup.first))
-    above = then("Max", u, graph.constant(np.float32(low + 1)))
-    clipped = then("Min", above, graph.constant(np.float32(high)))
-    shape, flat = then("Shape", clipped), graph.constant(np.array([-1], np.int64))
-
-    def at(values: np.ndarray, u: str) -> str:
-        cell = then("Max", then("Cast", u, to=_INT32), graph.constant(low))
-        place = then("Reshape", then("Add", cell, graph.constant(first)), flat)
-        return then("GatherElements", graph.constant(values), place, axis=0)
-
-    shifts = then("Reshape", at(lookup.shifts, clipped), shape)
-    values = at(lookup.values, then("Add", clipped, shifts))
-    nodes.append(graph.node("Reshape", values, shape, output=y))
-    return nodes
+    shift = nodes("Reshape", at(lookups.shifts, clipped), shape)
+    nodes("Reshape", at(lookups.values, nodes("Add", clipped, shift)), shape, output=y)
+    return nodes.made
 
 
+class _Nodes:
+    """Makes nodes one behind the other, of names of values and of constants."""
+
+    def __init__(self, graph: OnnxGraph) -> None:
+        self.graph = graph
+        self.made: list[Any] = []
+
+    def __call__(self, kind: str, *inputs: str | np.ndarray | np.generic, **options: Any) -> str:
+        names = (each if isinstance(each, str) else self.graph.constant(each) for each in inputs)
+        self.made.append(self.graph.node(kind, *names, **options))
+        return str(self.made[-1].output[0])
+
+
+_FLAT = np.array([-1], np.int64)
 _INT32 = 6  # onnx.TensorProto.INT32

@@ -29,7 +29,7 @@ from fs_neurons.neuron.equations import (
     rows_for,
 )
 from fs_neurons.neuron.fused import equal_parts, in_parts, is_small, run_fused
-from fs_neurons.neuron.lookup import Code, Lookup, joined, lookup_of
+from fs_neurons.neuron.lookup import Code, Lookup, Lookups, lookup_of
 from fs_neurons.neuron.parameters import ChannelParameters, FSParameters, NeuronParameters, Rows
 
 # Spikes of so many neurons are summed in the kernel: those of up to 31 steps then fit into a byte.
@@ -252,21 +252,21 @@ def _rounded(x: Any, parameters: FSParameters, scale: Any) -> Any:
     return element_wise(Code(2**p.K - 1), code) * step
 
 
-def _lookup(parameters: NeuronParameters, rank: int) -> tuple[Any, Lookup] | None:
+def _lookup(parameters: NeuronParameters, rank: int) -> tuple[Any, Lookup | Lookups] | None:
     """What gate inputs are multiplied by, and the lookup that then gives the response; None where there is none."""
     if isinstance(parameters, FSParameters):
         return lookup_of(parameters)
-    found: list[tuple[np.float32, Lookup]]
-    found = [each for p in parameters.members if (each := lookup_of(p)) is not None]
-    if len(found) < len(parameters.members):
+    used, index = np.unique(parameters.index, return_inverse=True)
+    found = [lookup_of(parameters.members[i]) for i in used]
+    sets = [each for each in found if each is not None]
+    if len(sets) < len(found):
         return None
-    if len(parameters.used) == 1:
-        return found[int(parameters.index[0])]
-    # All members, so that sites with the same ones have the same table.
-    factors = np.array([scale for scale, _ in found], np.float32)[parameters.index]
+    if len(sets) == 1:
+        return sets[0]
+    factors = np.array([scale for scale, _ in sets], np.float32)[index]
     factor = ops.convert_to_tensor(parameters.broadcast(factors[None], rank)[0])
-    table = parameters.broadcast(parameters.index[None], rank)[0]
-    return factor, joined([lookup for _, lookup in found], table)
+    table = parameters.broadcast(index[None], rank)[0]
+    return factor, Lookups(tuple(lookup for _, lookup in sets), table)
 
 
 # --- gradients ------------------------------------------------------------------------------------

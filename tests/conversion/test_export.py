@@ -9,6 +9,7 @@ from conftest import with_masks
 from keras import layers, ops
 
 import fs_neurons as fs
+from fs_neurons.neuron.families import load_family
 from fs_neurons.neuron.sets import load
 
 pytestmark = pytest.mark.skipif(
@@ -181,8 +182,8 @@ def element_wise(path):
     [
         (fs.relu_parameters(10, 25.0), 4),
         (fs.relu_parameters(8, 4.0, "nearest"), 5),
-        (load("swish_k8"), 12),
-        (load("swish_k16"), 12),
+        (load("swish_k8"), 10),
+        (load("swish_k16"), 10),
     ],
 )
 def test_few_operations_equal_to_the_loop(parameters, most, tmp_path):
@@ -204,7 +205,36 @@ def test_few_operations_equal_to_the_loop(parameters, most, tmp_path):
     np.testing.assert_allclose(y[~near], expected[~near], rtol=1e-6)
     assert np.abs(y - expected)[near].max(initial=0) <= 1.001 * abs(parameters.h[-1])
     np.testing.assert_allclose(y[-3], expected[-3], rtol=1e-6)  # on the multiples themselves
-    assert np.isnan(run(np.full((1, 50), np.nan, np.float32))).all()
+    nan = np.full((1, 50), np.nan, np.float32)
+    if parameters.alpha is not None:
+        assert np.isnan(run(nan)).all()
+    else:
+        with pytest.raises(Exception, match="GatherElements"):
+            run(nan)
+
+
+def test_sets_by_channel_equal_the_loop_and_share_tables(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    family = [member.set for member in load_family("silu", 8)]
+    few, more = tuple(family[:2]), tuple(family[1:6])
+    snn = keras.Sequential(
+        [
+            keras.Input((6, 6, 4)),
+            fs.FSActivation(fs.ChannelParameters(few, [0, 1, 1, 0])),
+            fs.FSActivation(fs.ChannelParameters(more, [4, 0, 3, 1])),
+            fs.FSActivation(family[7]),
+        ]
+    )
+    path = exported(snn, tmp_path, "onnx")
+    tables = [t for t in onnx.load(path).graph.initializer if np.prod(t.dims) > 20]
+    assert len(tables) == 4  # of all channels' sets, and of the last site's
+    x = np.random.default_rng(0).normal(0, 6, (20, 6, 6, 4)).astype(np.float32)
+    x[1, 0], x[1, 1] = np.inf, -np.inf
+    run = opened(path, "onnx")
+    np.testing.assert_array_equal(run(x), ops.convert_to_numpy(snn(np.clip(x, -60, 60))))
+    x[0, 0, 0, 0] = np.nan
+    with pytest.raises(Exception, match="GatherElements"):
+        run(x)
 
 
 def test_nothing_is_between_a_convolution_and_its_clipping(tmp_path):
