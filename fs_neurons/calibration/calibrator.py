@@ -38,6 +38,7 @@ from fs_neurons.calibration.corrections import every, offset_of, refit, rescale
 from fs_neurons.calibration.data import Inputs, batches, checked_inputs
 from fs_neurons.calibration.distributions import as_numpy_function
 from fs_neurons.calibration.neurons import (
+    FEW_STEPS,
     PRIOR_SHARE,
     Neurons,
     choose_sets,
@@ -59,8 +60,6 @@ from fs_neurons.neuron import FSParameters
 
 # A site is fitted to at most so many gate inputs, evenly spaced over images and positions.
 SAMPLES_PER_CHANNEL, SAMPLES = 65_536, 4_000_000
-# So many steps are few for other activations than ReLU.
-FEW_STEPS = 8
 # Expected spikes per neuron, on average over the sites whose sets come from families: up to FEW_STEPS, and with more.
 SPIKES = (2.5, 2.1)
 # Images that run through the finished network at once.

@@ -1,4 +1,4 @@
-"""Parameter sets fitted to the gate inputs of sites, for functions that no family is shipped for."""
+"""Parameter sets fitted to gate inputs: of sites whose function no family is shipped for, and of single channels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fs_neurons.calibration.expectation import CENTRES
 from fs_neurons.neuron import FSParameters
 from fs_neurons.neuron.sets import shipped
 
-# Effort of the first fit of a function and of those that start from fits before it.
-FIRST_EFFORT, NEXT_EFFORT = 300_000, 40_000
+# Effort of the first fit of a function, of those that start from fits before it, and of one for a single channel.
+FIRST_EFFORT, NEXT_EFFORT, OWN_EFFORT = 300_000, 40_000, 12_000
 # Weight of either side beyond the range of a fit.
 GUARD = 1e-5
 # Fitted sets per site.
@@ -80,10 +80,39 @@ class Candidates:
             if inputs.like(fit.inputs):
                 return fit.parameters
         before = [fit.parameters for fit in self.fits]
+        parameters = self._fitted(
+            inputs,
+            penalty,
+            [*(starts or shipped(self.activation, self.steps)), *before[-3:]],
+            NEXT_EFFORT if before or starts else FIRST_EFFORT,
+            f"{self.activation}_k{self.steps}_calibrated{len(self.fits) + 1}",
+        )
+        self.fits.append(Fit(inputs, parameters))
+        return parameters
+
+    def fit_own(
+        self, inputs: Distribution, penalty: float, starts: Sequence[FSParameters]
+    ) -> FSParameters:
+        """T, h and d for a single channel, from sets that are nearly right.
+
+        Args:
+            inputs, penalty, starts: as for `fit`.
+        """
+        name = f"{self.activation}_k{self.steps}_own"
+        return self._fitted(inputs, penalty, starts, OWN_EFFORT, name)
+
+    def _fitted(
+        self,
+        inputs: Distribution,
+        penalty: float,
+        starts: Sequence[FSParameters],
+        effort: int,
+        name: str,
+    ) -> FSParameters:
         # Only fitting needs numba.
         from fs_neurons import fitting
 
-        parameters = fitting.fit(
+        return fitting.fit(
             self.function,
             self.steps,
             inputs.domain,
@@ -91,10 +120,8 @@ class Candidates:
             input_distribution=inputs.density,
             spike_penalty=penalty,
             guard=GUARD,
-            starts=[*(starts or shipped(self.activation, self.steps)), *before[-3:]],
-            effort=NEXT_EFFORT if before or starts else FIRST_EFFORT,
-            name=f"{self.activation}_k{self.steps}_calibrated{len(self.fits) + 1}",
+            starts=starts,
+            effort=effort,
+            name=name,
             verbose=False,
         )
-        self.fits.append(Fit(inputs, parameters))
-        return parameters

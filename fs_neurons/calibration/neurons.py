@@ -13,6 +13,7 @@ from fs_neurons.calibration.candidates import Candidates
 from fs_neurons.calibration.distributions import Distribution
 from fs_neurons.calibration.expectation import FAR, observed, predicted
 from fs_neurons.calibration.moments import NORMALIZED
+from fs_neurons.calibration.own_sets import with_own_sets
 from fs_neurons.calibration.ranges import best_alpha, error_exponent
 from fs_neurons.calibration.selection import family
 from fs_neurons.calibration.settings import Settings
@@ -22,6 +23,8 @@ from fs_neurons.network import Site
 from fs_neurons.neuron import ChannelParameters, FSParameters, NeuronParameters, relu_parameters
 from fs_neurons.neuron.families import family_steps
 
+# So many steps are few for other activations than ReLU.
+FEW_STEPS = 8
 # The least price of a spike where sets are fitted: of those that are as good, the one that spikes less.
 LEAST_PRICE = 1.5e-4
 # Share of what batch normalization promises in the gate inputs that sets are chosen for: calibration images are rarely
@@ -143,7 +146,11 @@ def choose_sets(
         alike = _Alike(np.full(x.shape[1], total / x.shape[1]), statistics.share)
         members = family(candidates.activation, candidates.steps)
         expected = members.responses.expected(probabilities)
-        sets, index, _ = members.choose(expected, statistics if same else alike, penalty, price)
+        weights = statistics if same else alike
+        chosen = members.choose(expected, weights, penalty, price)
+        sets, index, _ = chosen
+        if same and price and candidates.steps <= FEW_STEPS:
+            sets, index = with_own_sets(candidates, probabilities, chosen, weights, penalty, price)
     else:
         sets, index = candidates.of_channels(probabilities, max(penalty, LEAST_PRICE))
     if axis is None or len(sets) == 1:

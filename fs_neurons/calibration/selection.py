@@ -166,7 +166,8 @@ class Family:
         Returns:
             At most MOST_MEMBERS members, the number of its member for each channel, and what is expected of them.
         """
-        costs = _costs(expected, statistics, spike_penalty, price)
+        of_spikes = cost_of_spikes(expected, statistics, spike_penalty, price)
+        costs = costs_of(expected, statistics.importance, of_spikes)
         kept = few(costs.T)
         part = expected.of_sets(kept)
         return [self.members[i] for i in kept], costs[:, kept].argmin(axis=1), part
@@ -182,7 +183,7 @@ def price_of_spikes(
         most_spikes: on average over neurons.
     """
     sites = [
-        (_costs(of_members, site, 0.0, 0.0), of_members.spikes, site.share)
+        (costs_of(of_members, site.importance, 0.0), of_members.spikes, site.share)
         for site, of_members in expected
     ]
     neurons = sum(share * len(costs) for costs, _, share in sites)
@@ -203,6 +204,33 @@ def price_of_spikes(
         else:
             high = middle
     return float(np.exp(high))
+
+
+def costs_of(expected: Expected, importance: np.ndarray, of_spikes: float) -> np.ndarray:
+    """Of each set in each channel, (channels, sets), in units of the variance of the network's outputs.
+
+    Args:
+        expected: of the sets.
+        importance: of errors in each channel.
+        of_spikes: what one spike per neuron of a channel costs, see `cost_of_spikes`.
+    """
+    error = expected.error + BIAS_WEIGHT * np.square(expected.bias)
+    return np.asarray(importance[:, None] * error + of_spikes * expected.spikes)
+
+
+def cost_of_spikes(
+    expected: Expected, statistics: Weighted, spike_penalty: float, price: float
+) -> float:
+    """What one spike per neuron of a channel costs at a site.
+
+    Args:
+        expected: of any sets.
+        statistics: of the site.
+        spike_penalty: what it costs in units of the variance of the site's output.
+        price: what one spike for each neuron of the network costs, in units of the variance of its outputs.
+    """
+    of_site = float(np.mean(statistics.importance * expected.variance))
+    return spike_penalty * of_site + price * statistics.share
 
 
 def few(costs: np.ndarray) -> list[int]:
@@ -255,7 +283,8 @@ def _chosen_ranges(
     unit = 2.0 ** round(np.log2(spread)) if max_value is None and spread > 0 else 1.0
     alphas, responses = _ranges(steps, max_value)
     expected = responses.expected(predicted(statistics, unit))
-    index = _costs(expected, statistics, spike_penalty, 0.0).argmin(axis=1)
+    of_spikes = cost_of_spikes(expected, statistics, spike_penalty, 0.0)
+    index = costs_of(expected, statistics.importance, of_spikes).argmin(axis=1)
     scale = (unit * alphas[index]).astype(np.float32)
     summary = _summary(expected, index)
     if len(scale) == 1:  # for channels of any number
@@ -263,24 +292,6 @@ def _chosen_ranges(
         return Selection(alpha, None, statistics.axis, *summary)
     unit_set = relu_parameters(steps, 1.0, "nearest")
     return Selection(unit_set, scale, statistics.axis, *summary)
-
-
-def _costs(
-    expected: Expected, statistics: Weighted, spike_penalty: float, price: float
-) -> np.ndarray:
-    """Of each set in each channel, (channels, sets).
-
-    Args:
-        expected: of the sets.
-        statistics: of the site.
-        spike_penalty: what one spike per neuron costs, in units of the variance of the site's output.
-        price: what one spike for each neuron of the network costs, in units of the variance of its outputs.
-    """
-    importance = statistics.importance[:, None]
-    error = expected.error + BIAS_WEIGHT * np.square(expected.bias)
-    of_site = float(np.mean(statistics.importance * expected.variance))
-    of_spikes = spike_penalty * of_site + price * statistics.share
-    return np.asarray(importance * error + of_spikes * expected.spikes)
 
 
 def _summary(expected: Expected, index: np.ndarray) -> tuple[float, float, float]:

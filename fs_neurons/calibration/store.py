@@ -2,8 +2,8 @@
 
 All images go through one call before the next, so that what comes later is adjusted to what came before
 at the cost of a single forward pass. Where values are large, as in the first layers of a network for
-large images, only some images take part; the others catch up as soon as values are small enough. Each
-image goes through each call once.
+large images, only some images take part; the others catch up as soon as values are small enough, and batches
+are joined. Each image goes through each call once.
 """
 
 from __future__ import annotations
@@ -51,6 +51,20 @@ class Lane:
         for value in values:
             del self._tensors[batch, value.index]
 
+    def sizes(self, batch: int) -> set[int]:
+        """What its tensors have for a first dimension."""
+        return {len(x) for (i, _), x in self._tensors.items() if i == batch}
+
+    def join(self, count: int) -> None:
+        """Makes one of so many batches that follow each other; the last may be of fewer."""
+        parts: dict[tuple[int, int], list[Any]] = {}
+        for (batch, index), tensor in sorted(self._tensors.items(), key=lambda item: item[0]):
+            parts.setdefault((batch // count, index), []).append(tensor)
+        self._tensors = {
+            key: ops.concatenate(tensors) if len(tensors) > 1 else tensors[0]
+            for key, tensors in parts.items()
+        }
+
 
 class Store:
     """Values of the analog and of the spiking network.
@@ -69,9 +83,8 @@ class Store:
         self._graph = graph
         self._last_read = _last_read(graph)
         self._room = _room(graph, memory)
-        largest = max(map(_bytes, graph.values))
-        most = min(MOST_IMAGES, max(1, BATCH_BYTES // largest))
-        self._waiting = batches(inputs, _batch_size(len(inputs[0]), most))
+        self._most = _most_images(graph)
+        self._waiting = batches(inputs, _batch_size(len(inputs[0]), self._most[0]))
         self._sizes: list[int] = []
 
     @property
@@ -96,6 +109,23 @@ class Store:
                 for call, dead in zip(self._graph.calls[:place], self._last_read, strict=False):
                     lane.run(batch, call)
                     lane.drop(batch, dead)
+        if not self._waiting:
+            self._join(place)
+
+    def _join(self, place: int) -> None:
+        """Makes few batches of many once values are small: each costs time, however small it is."""
+        count = _batch_size(len(self._sizes), self._most[place] // max(self._sizes))
+        of_images = all(
+            lane.sizes(batch) <= {size}
+            for lane in (self.analog, self.spiking)
+            for batch, size in enumerate(self._sizes)
+        )
+        if count < 2 or not of_images:
+            return
+        for lane in (self.analog, self.spiking):
+            lane.join(count)
+        firsts = range(0, len(self._sizes), count)
+        self._sizes = [sum(self._sizes[first : first + count]) for first in firsts]
 
     def run_analog(self, place: int) -> None:
         """Runs call number `place` in the analog network."""
@@ -110,10 +140,23 @@ class Store:
                 lane.drop(batch, self._last_read[place])
 
 
-def _batch_size(images: int, most: int) -> int:
+def _batch_size(items: int, most: int) -> int:
     """At most so many; all batches of one size, if it isn't much smaller: kernels are compiled for each size."""
-    sizes = (size for size in range(most, most // 2, -1) if images % size == 0)
+    sizes = (size for size in range(most, most // 2, -1) if items % size == 0)
     return next(sizes, most)
+
+
+def _most_images(graph: Graph) -> list[int]:
+    """For each call, how many images a batch may have from there on."""
+    alive = {value.index: _bytes(value) for value in graph.inputs}
+    largest = []
+    for call, dead in zip(graph.calls, _last_read(graph), strict=True):
+        alive |= {v.index: _bytes(v) for v in keras.tree.flatten(call.outputs)}
+        largest.append(max(alive.values()))
+        for value in dead:
+            del alive[value.index]
+    later = itertools.accumulate(reversed(largest), max)
+    return [min(MOST_IMAGES, max(1, BATCH_BYTES // size)) for size in later][::-1]
 
 
 def _last_read(graph: Graph) -> list[list[Value]]:
