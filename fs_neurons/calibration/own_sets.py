@@ -45,8 +45,10 @@ def with_own_sets(
     costs = costs_of(of_given, statistics.importance, of_spikes)
     sets, index, function = list(given), index.copy(), keras.activations.get(candidates.activation)
     cost = costs.min(axis=1)
+    # Where errors don't matter, what costs are the spikes.
+    worth = (cost > LEAST_COST) & (statistics.importance > np.finfo(np.float32).tiny)
     dearest = np.argsort(-cost, kind="stable")[:MOST_OWN]
-    for channel in dearest[cost[dearest] > LEAST_COST]:
+    for channel in dearest[worth[dearest]]:
         importance = statistics.importance[channel : channel + 1]
         starts = [given[i] for i in costs[channel].argsort()[:STARTS]]
         inputs = Distribution.of_cells(probabilities[channel])

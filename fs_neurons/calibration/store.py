@@ -51,9 +51,11 @@ class Lane:
         for value in values:
             del self._tensors[batch, value.index]
 
-    def sizes(self, batch: int) -> set[int]:
-        """What its tensors have for a first dimension."""
-        return {len(x) for (i, _), x in self._tensors.items() if i == batch}
+    def has_images(self, batch: int, images: int) -> bool:
+        """Whether all its tensors have so many, in the first dimension."""
+        return all(
+            tuple(x.shape[:1]) == (images,) for (i, _), x in self._tensors.items() if i == batch
+        )
 
     def join(self, count: int) -> None:
         """Makes one of so many batches that follow each other; the last may be of fewer."""
@@ -115,14 +117,12 @@ class Store:
     def _join(self, place: int) -> None:
         """Makes few batches of many once values are small: each costs time, however small it is."""
         count = _batch_size(len(self._sizes), self._most[place] // max(self._sizes))
-        of_images = all(
-            lane.sizes(batch) <= {size}
-            for lane in (self.analog, self.spiking)
-            for batch, size in enumerate(self._sizes)
-        )
-        if count < 2 or not of_images:
+        lanes = (self.analog, self.spiking)
+        if count < 2 or not all(
+            lane.has_images(batch, size) for lane in lanes for batch, size in enumerate(self._sizes)
+        ):
             return
-        for lane in (self.analog, self.spiking):
+        for lane in lanes:
             lane.join(count)
         firsts = range(0, len(self._sizes), count)
         self._sizes = [sum(self._sizes[first : first + count]) for first in firsts]
