@@ -138,8 +138,7 @@ def choose_sets(
     probabilities = observed(x)
     shipped = candidates.steps in family_steps(candidates.activation)
     same = axis is not None and len(statistics.importance) == x.shape[1]
-    guarded = same and statistics.source == NORMALIZED and prior_share > 0
-    if guarded:
+    if same and statistics.source == NORMALIZED:
         probabilities *= 1 - prior_share
         probabilities += prior_share * predicted(statistics, further=FAR if shipped else ())
     if shipped:
@@ -150,8 +149,7 @@ def choose_sets(
         weights = statistics if same else alike
         chosen = members.choose(expected, weights, penalty, price)
         sets, index, _ = chosen
-        # What is fitted to few inputs alone is far off at others.
-        if guarded and price and candidates.steps <= FEW_STEPS:
+        if same and price and candidates.steps <= FEW_STEPS:
             sets, index = with_own_sets(candidates, probabilities, chosen, weights, penalty, price)
     else:
         sets, index = candidates.of_channels(probabilities, max(penalty, LEAST_PRICE))
