@@ -90,7 +90,8 @@ def test_probe_and_calibration(folder, cifar10_dir, monkeypatch):
         assert (folder / "results" / f"small_k{K}_16_calibrated.keras").exists()
     assert all(0 <= row["probe"] <= 100 for row in content["rows"])
     errors = {row["label"]: row["probe_feature_error"] for row in content["rows"]}
-    assert 0 < errors["calibrated"] < errors["calibrated, K = 8"] < errors["published"]
+    for label in labels[4:]:
+        assert 0 < errors[label] < errors["published"]
     # Four features per image, a file for each hundred; the probe is fitted to those of the original.
     parts = sorted((folder / "results" / "small_features").glob("*/train_*.npy"))
     assert {np.load(part).shape for part in parts} == {(100, 4), (10, 4)}
