@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 
@@ -48,6 +49,11 @@ def compute_in_float32():
 
 
 compute_in_float32()
+
+
+def on_x86():
+    """Whether the processor makes the smallest integer of NaN, as these do."""
+    return platform.machine().lower() in ("x86_64", "amd64")
 
 
 def on_gpu():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -84,8 +84,13 @@ class Store:
         self.analog, self.spiking = Lane(analog), Lane(spiking)
         self._graph = graph
         self._last_read = _last_read(graph)
-        self._room = _room(graph, memory)
-        self._most = _most_images(graph)
+        alive = _alive(graph)
+        # For each call, how many images have room from there on, in both networks, and how many a batch may have.
+        self._room = [memory // (2 * peak) for peak in _largest_from_here(map(sum, alive))]
+        self._most = [
+            min(MOST_IMAGES, max(1, BATCH_BYTES // size))
+            for size in _largest_from_here(map(max, alive))
+        ]
         self._waiting = batches(inputs, _batch_size(len(inputs[0]), self._most[0]))
         self._sizes: list[int] = []
 
@@ -146,19 +151,6 @@ def _batch_size(items: int, most: int) -> int:
     return next(sizes, most)
 
 
-def _most_images(graph: Graph) -> list[int]:
-    """For each call, how many images a batch may have from there on."""
-    alive = {value.index: _bytes(value) for value in graph.inputs}
-    largest = []
-    for call, dead in zip(graph.calls, _last_read(graph), strict=True):
-        alive |= {v.index: _bytes(v) for v in keras.tree.flatten(call.outputs)}
-        largest.append(max(alive.values()))
-        for value in dead:
-            del alive[value.index]
-    later = itertools.accumulate(reversed(largest), max)
-    return [min(MOST_IMAGES, max(1, BATCH_BYTES // size)) for size in later][::-1]
-
-
 def _last_read(graph: Graph) -> list[list[Value]]:
     """For each call, the values that nothing reads after it; those that nothing reads at all among them."""
     last = graph.last_uses
@@ -168,16 +160,20 @@ def _last_read(graph: Graph) -> list[list[Value]]:
     ]
 
 
-def _room(graph: Graph, memory: int) -> list[int]:
-    """For each call, how many images have room in memory from there on, in both networks."""
-    alive = sum(map(_bytes, graph.inputs))
-    peaks = []
+def _alive(graph: Graph) -> list[list[int]]:
+    """For each call, the bytes of every value that is needed then or made."""
+    alive = {value.index: _bytes(value) for value in graph.inputs}
+    found = []
     for call, dead in zip(graph.calls, _last_read(graph), strict=True):
-        alive += sum(map(_bytes, keras.tree.flatten(call.outputs)))
-        peaks.append(alive)
-        alive -= sum(map(_bytes, dead))
-    later = itertools.accumulate(reversed(peaks), max)
-    return [memory // (2 * peak) for peak in later][::-1]
+        alive |= {value.index: _bytes(value) for value in keras.tree.flatten(call.outputs)}
+        found.append(list(alive.values()))
+        for value in dead:
+            del alive[value.index]
+    return found
+
+
+def _largest_from_here(sizes: Iterable[int]) -> list[int]:
+    return list(itertools.accumulate(reversed(list(sizes)), max))[::-1]
 
 
 def _bytes(value: Value) -> int:

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
+import fs_neurons as fs
 from fs_neurons.calibration import own_sets, selection
 from fs_neurons.calibration.candidates import Candidates
 from fs_neurons.calibration.expectation import mixture
@@ -52,10 +54,7 @@ def test_only_so_many_of_a_site(monkeypatch):
 
 @pytest.mark.parametrize("steps", [8, 16])
 def test_networks_with_few_steps_have_them(steps):
-    import fs_neurons as fs
-
     keras.utils.set_random_seed(0)
-    layers = keras.layers
     model = keras.Sequential(
         [
             keras.Input((6, 6, 3)),

@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from conftest import with_masks
+from conftest import on_x86, with_masks
 from keras import layers, ops
 
 import fs_neurons as fs
@@ -208,7 +208,7 @@ def test_few_operations_equal_to_the_loop(parameters, most, tmp_path):
     nan = np.full((1, 50), np.nan, np.float32)
     if parameters.alpha is not None:
         assert np.isnan(run(nan)).all()
-    else:
+    elif on_x86():
         with pytest.raises(Exception, match="GatherElements"):
             run(nan)
 
@@ -233,8 +233,9 @@ def test_sets_by_channel_equal_the_loop_and_share_tables(tmp_path):
     run = opened(path, "onnx")
     np.testing.assert_array_equal(run(x), ops.convert_to_numpy(snn(np.clip(x, -60, 60))))
     x[0, 0, 0, 0] = np.nan
-    with pytest.raises(Exception, match="GatherElements"):
-        run(x)
+    if on_x86():
+        with pytest.raises(Exception, match="GatherElements"):
+            run(x)
 
 
 def test_nothing_is_between_a_convolution_and_its_clipping(tmp_path):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import plain_loop
+from conftest import on_x86, plain_loop
 from keras import ops
 
 from fs_neurons.backend import without_kernels
@@ -124,6 +124,7 @@ def test_lookups_that_differ_between_channels(axis):
 
 
 @on_tensorflow
+@pytest.mark.skipif(not on_x86(), reason="others make another integer of NaN: see Lookups")
 def test_nan_gives_nan():
     one = load("swish_k8")
     both = ChannelParameters((one, load("swish_k8")), [0, 1, 0])
